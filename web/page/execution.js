@@ -1,0 +1,326 @@
+// The page of one execution: the header, the three panes and the scrubber.
+//
+// Everything shown is a state that reducer.js folded. At the end of the log it
+// is the live state; when the scrubber is moved, it is the fold of the events
+// up to there. Events are folded as they arrive and drawn once per frame.
+
+import * as api from './api.js';
+import { copyButton, errorPanel, h, icon, setAttribute, setStatus, setText, status } from './dom.js';
+import { chainName } from './executions.js';
+import { inputValues } from './form.js';
+import { cost, count, duration } from './format.js';
+import { LogPane } from './log.js';
+import { Scrubber } from './scrubber.js';
+import { groups, initial, plan, reduce, tokens } from './reducer.js';
+import { StepsPane } from './steps.js';
+import { follow } from './stream.js';
+import { TextPane } from './text.js';
+
+const TABS = [['steps', 'Steps'], ['text', 'Text'], ['events', 'Events']];
+
+/** Shows one execution, live or replayed. ?prompt= in the address selects a prompt. */
+export function executionPage(view, id, query) {
+  const live = initial();
+  let execution = null;
+  let connection = 'connecting';
+  let selected = Number(query.get('prompt')) || null;
+  let cancelling = false;
+  let frame = 0;
+  let gone = false;
+
+  const header = new Header(id, { onCancel: cancel });
+  const notices = h('div', { class: 'run-notices' });
+  const inputs = h('details', { class: 'inputs' }, h('summary', null, 'Inputs'));
+  const steps = new StepsPane({ onSelect: (promptId) => select(promptId, true) });
+  const text = new TextPane({ onChange: invalidate });
+  const log = new LogPane({ onChange: invalidate });
+  const scrubber = new Scrubber(live, { onChange: invalidate });
+  const tabs = tabBar();
+  steps.node.append(inputs);
+  inputs.hidden = true;
+  const panes = h('div', { class: 'panes', data: { tab: 'text' } }, steps.node, text.node, log.node);
+  view.main.replaceChildren(h('div', { class: 'run' }, header.node, notices, tabs.node, panes, scrubber.node));
+
+  const stop = follow(id, {
+    onEvent(event) {
+      reduce(live, event);
+      invalidate();
+      // A hidden page draws no frames, but its title is seen.
+      if (live.ended) showTitle();
+    },
+    onConnection(next, problem) {
+      connection = next;
+      if (problem) fail(problem);
+      invalidate();
+    },
+  });
+  const ticker = setInterval(() => !live.ended && invalidate(), 1000);
+  view.onLeave(() => {
+    gone = true;
+    stop();
+    scrubber.stop();
+    clearInterval(ticker);
+    cancelAnimationFrame(frame);
+  });
+  Object.assign(view.keys, { j: () => step(1), k: () => step(-1), c: cancel });
+  load();
+  invalidate();
+
+  // What the log cannot say: the inputs, and the prompts still to come.
+  async function load() {
+    try {
+      execution = await api.loadExecution(id, view.signal);
+      inputs.append(inputValues(execution.inputs));
+      inputs.hidden = false;
+      header.showRunAgain(`#/chains/${encodeURIComponent(chainName(execution))}?from=${encodeURIComponent(id)}`);
+      let prompts = execution.prompts ?? [];
+      if (!prompts.some((prompt) => prompt.name)) {
+        const chain = await api.loadChain(execution.chainId ?? chainName(execution), { version: execution.chainVersion, signal: view.signal });
+        prompts = chain.prompts ?? [];
+      }
+      plan(live, prompts);
+      scrubber.planned = prompts;
+    } catch (error) {
+      // Without the plan the page still shows all that has happened.
+      if (error.status === 404 && live.lastSeq === 0) fail(error);
+    }
+    invalidate();
+  }
+
+  function fail(error) {
+    if (view.signal.aborted) return;
+    stop();
+    view.title('Execution');
+    if (live.lastSeq > 0) {
+      notices.replaceChildren(errorPanel(error));
+      return;
+    }
+    gone = true;
+    clearInterval(ticker);
+    cancelAnimationFrame(frame);
+    view.main.replaceChildren(h('div', { class: 'page' }, h('header', { class: 'page-header' }, h('h1', null, `Execution ${id}`))));
+    view.main.firstChild.append(errorPanel(error, h('a', { class: 'button', href: '#/executions' }, 'All executions')));
+  }
+
+  function invalidate() {
+    if (!gone) frame ||= requestAnimationFrame(draw);
+  }
+
+  function draw() {
+    frame = 0;
+    const state = scrubber.state();
+    const prompt = state.prompts.get(selected) ?? focusOf(state);
+    const past = state !== live;
+    header.draw(state, { execution, connection, past, cancelling: cancelling && !live.ended });
+    steps.draw(state, prompt?.id, past);
+    text.draw(state, prompt);
+    log.draw(state.events);
+    scrubber.draw();
+    if (!past) showTitle();
+  }
+
+  function showTitle() {
+    const name = live.chain || (execution ? chainName(execution) : 'Execution');
+    view.title(`${live.status} · ${name} #${id}`);
+  }
+
+  function select(promptId, show) {
+    selected = promptId;
+    const address = new URLSearchParams({ prompt: promptId });
+    history.replaceState(null, '', `#/executions/${encodeURIComponent(id)}?${address}`);
+    if (show) tabs.choose('text');
+    invalidate();
+  }
+
+  function step(by) {
+    const state = scrubber.state();
+    const order = groups(state).flatMap((group) => group.prompts);
+    if (order.length === 0) return;
+    const now = order.indexOf(state.prompts.get(selected) ?? focusOf(state));
+    const next = order[Math.max(0, Math.min(order.length - 1, now + by))];
+    select(next.id, false);
+    steps.reveal(next.id);
+  }
+
+  async function cancel() {
+    if (live.ended || cancelling || !(await confirmed())) return;
+    cancelling = true;
+    invalidate();
+    try {
+      await api.cancelExecution(id);
+      notices.replaceChildren();
+    } catch (error) {
+      cancelling = false;
+      notices.replaceChildren(errorPanel(error));
+      invalidate();
+    }
+  }
+
+  function tabBar() {
+    const buttons = TABS.map(([name, label]) => h('button', { type: 'button', class: 'tab', 'aria-pressed': String(name === 'text'), data: { testid: `tab-${name}` }, on: { click: () => choose(name) } }, label));
+    function choose(name) {
+      panes.dataset.tab = name;
+      buttons.forEach((button, index) => button.setAttribute('aria-pressed', String(TABS[index][0] === name)));
+      invalidate();
+    }
+    return { node: h('div', { class: 'tabs', role: 'group', 'aria-label': 'Show' }, buttons), choose };
+  }
+}
+
+// Without a choice of the user: what runs now, else what failed, else what came last.
+function focusOf(state) {
+  const order = groups(state).flatMap((group) => group.prompts);
+  return (
+    order.find((prompt) => prompt.state === 'running' || prompt.state === 'retrying') ??
+    order.find((prompt) => prompt.state === 'failed') ??
+    order.findLast((prompt) => prompt.attempt > 0) ??
+    order[0]
+  );
+}
+
+function confirmed() {
+  const dialog = document.getElementById('confirm');
+  dialog.returnValue = 'no';
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+  });
+}
+
+class Header {
+  #id;
+  #title = h('span', { class: 'run-name' });
+  #version = h('span', { class: 'version' });
+  #status = status('queued', { data: { testid: 'execution-status' }, 'aria-live': 'polite' });
+  #elapsed = fact('Elapsed', 'elapsed');
+  #tokens = fact('Tokens', 'tokens');
+  #cost = fact('Cost', 'cost');
+  #runAgain = h('a', { class: 'button', hidden: true, data: { testid: 'run-again' } }, 'Run again');
+  #cancel;
+  #bar = h('div', { class: 'progress-bar' });
+  #progress = h('div', { class: 'progress', role: 'progressbar', 'aria-label': 'Progress', 'aria-valuemin': 0, 'aria-valuemax': 100, data: { testid: 'progress' } }, this.#bar);
+  #message = h('span', { class: 'run-message' });
+  #connection = h('span', { class: 'connection', 'aria-live': 'polite', data: { testid: 'connection' } });
+
+  constructor(id, { onCancel }) {
+    this.#id = id;
+    this.#cancel = h('button', { class: 'button', type: 'button', data: { testid: 'cancel-button' }, on: { click: onCancel } }, 'Cancel');
+    this.node = h(
+      'header',
+      { class: 'run-header' },
+      h(
+        'div',
+        { class: 'run-top' },
+        h('h1', null, this.#title, this.#version, h('span', { class: 'run-id' }, `#${id}`, copyButton('Copy the execution id', () => String(id)))),
+        this.#status,
+        h('dl', { class: 'facts' }, this.#elapsed.node, this.#tokens.node, this.#cost.node),
+        h('div', { class: 'actions' }, this.#runAgain, exportMenu(id), this.#cancel),
+      ),
+      this.#progress,
+      h('div', { class: 'run-line' }, this.#message, this.#connection),
+    );
+  }
+
+  showRunAgain(href) {
+    this.#runAgain.href = href;
+    this.#runAgain.hidden = false;
+  }
+
+  draw(state, { execution, connection, past, cancelling }) {
+    const version = state.chainVersion || execution?.chainVersion;
+    setText(this.#title, state.chain || (execution ? chainName(execution) : `Execution`));
+    setText(this.#version, version ? `v${version}` : '');
+    setStatus(this.#status, state.status);
+    setText(this.#elapsed.value, elapsed(state, past));
+    const { total, estimated } = tokens(state);
+    setText(this.#tokens.value, `${estimated ? '≈ ' : ''}${count(total)}`);
+    const dollars = cost(state.costUsd);
+    this.#cost.node.hidden = dollars === '';
+    setText(this.#cost.value, dollars);
+    this.#cancel.hidden = state.ended || past;
+    this.#cancel.disabled = cancelling;
+    setText(this.#cancel, cancelling ? 'Cancelling' : 'Cancel');
+    this.#drawProgress(state);
+    setText(this.#connection, past ? `as of event ${state.lastSeq}` : connectionText(connection, state));
+    setAttribute(this.#connection, 'data-state', past ? 'past' : connection);
+  }
+
+  #drawProgress({ progress, status: word, error }) {
+    const percentage = Math.round(progress.percentage);
+    setAttribute(this.#progress, 'aria-valuenow', percentage);
+    setAttribute(this.#progress, 'data-status', word);
+    const scale = `scaleX(${progress.percentage / 100})`;
+    if (this.#bar.style.transform !== scale) this.#bar.style.transform = scale;
+    const message = word === 'queued' ? 'Waiting for a worker' : progress.message;
+    setText(this.#message, error ? `${error.message}${error.code ? ` (${error.code})` : ''}` : message);
+    setAttribute(this.#message, 'data-status', word);
+    setAttribute(this.#message, 'title', error?.message);
+  }
+}
+
+function fact(label, testid) {
+  const value = h('dd', { data: { testid } }, '–');
+  return { node: h('div', null, h('dt', null, label), value), value };
+}
+
+function elapsed(state, past) {
+  if (!state.startedAt) return '–';
+  if (state.ended) return duration(state.duration);
+  const now = past ? Date.parse(state.events.at(-1)?.data.timestamp) : Date.now() + api.clockSkew();
+  return duration(Math.max(0, now - Date.parse(state.startedAt)), true);
+}
+
+function connectionText(connection, state) {
+  switch (connection) {
+    case 'reconnecting':
+      return `reconnecting, last event ${state.lastSeq}`;
+    case 'ended':
+      return 'end of the log';
+    case 'lost':
+      return 'disconnected';
+    default:
+      return connection;
+  }
+}
+
+function exportMenu(id) {
+  const problem = h('p', { class: 'problem', role: 'alert' });
+  const download = (label, accept, extension) =>
+    h('button', { type: 'button', class: 'menu-item', data: { testid: `export-${extension}` }, on: { click: () => save(accept, extension) } }, label);
+
+  async function save(accept, extension) {
+    problem.textContent = '';
+    try {
+      const url = URL.createObjectURL(await api.downloadEvents(id, accept));
+      h('a', { href: url, download: `execution-${id}.${extension}` }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 10_000);
+      menu.open = false;
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  }
+
+  const menu = h(
+    'details',
+    { class: 'menu', data: { testid: 'export-menu' } },
+    h('summary', { class: 'button' }, 'Log', icon('chevron')),
+    h(
+      'div',
+      { class: 'menu-body' },
+      download('Download NDJSON', 'application/x-ndjson', 'ndjson'),
+      download('Download CSV', 'text/csv', 'csv'),
+      h('a', { class: 'menu-item', href: api.eventsPath(id), target: '_blank' }, 'Open as JSON'),
+      h('a', { class: 'menu-item', href: `/events/${encodeURIComponent(id)}`, target: '_blank' }, 'Open the raw stream'),
+      problem,
+    ),
+  );
+  menu.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape') return;
+    menu.open = false;
+    menu.firstChild.focus();
+  });
+  menu.addEventListener('focusout', (event) => {
+    if (event.relatedTarget && !menu.contains(event.relatedTarget)) menu.open = false;
+  });
+  return menu;
+}

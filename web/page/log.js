@@ -1,0 +1,138 @@
+// The pane of events: the log as it is, newest last.
+
+import { copyButton, h, setText } from './dom.js';
+import { clock, exact, plural } from './format.js';
+
+// Rows beyond this are drawn on request only: thousands would make every
+// layout of the page slow.
+const SHOWN = 200;
+const DELTAS = new Set(['prompt-delta', 'reasoning-delta']);
+
+/** Shows a list of events, which may grow or be replaced. onChange asks for a draw. */
+export class LogPane {
+  #events = null;
+  #drawn = 0;
+  #all = false;
+  #deltas = true;
+  #hidden = 0;
+  #onChange;
+  #count = h('h2', { class: 'log-count' }, 'Events');
+  #box = h('input', { type: 'checkbox', checked: true, data: { testid: 'show-deltas' } });
+  #more = h('button', { class: 'button small show-all', type: 'button', hidden: true, data: { testid: 'show-all' } });
+  #rows = h('div', { class: 'log-rows' });
+  #scroller = h('div', { class: 'pane-scroll log-scroll', tabindex: 0, role: 'region', 'aria-label': 'Event log' }, this.#more, this.#rows);
+
+  constructor({ onChange }) {
+    this.#onChange = onChange;
+    this.#box.addEventListener('change', () => {
+      this.#deltas = this.#box.checked;
+      this.#reset();
+    });
+    this.#more.addEventListener('click', () => {
+      this.#all = true;
+      this.#reset();
+      this.#scroller.scrollTop = 0;
+    });
+    this.node = h(
+      'section',
+      { class: 'pane log', 'aria-label': 'Events' },
+      h('div', { class: 'pane-head' }, this.#count, h('label', { class: 'check' }, this.#box, h('span', null, 'text deltas'))),
+      this.#scroller,
+    );
+  }
+
+  draw(events) {
+    const restarted = events !== this.#events || events.length < this.#drawn;
+    if (!restarted && events.length === this.#drawn) return;
+    if (restarted) this.#clear(events);
+    const scroller = this.#scroller;
+    const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
+
+    const fresh = [];
+    for (; this.#drawn < events.length; this.#drawn++) {
+      const event = events[this.#drawn];
+      if (this.#deltas || !DELTAS.has(event.type)) fresh.push(event);
+    }
+    this.#append(fresh);
+    setText(this.#count, plural(events.length, 'event'));
+    if (atEnd) scroller.scrollTop = scroller.scrollHeight;
+  }
+
+  #append(fresh) {
+    const room = this.#all ? Infinity : SHOWN;
+    const skipped = Math.max(0, fresh.length - room);
+    this.#hidden += skipped;
+    this.#rows.append(...fresh.slice(skipped).map(eventRow));
+    for (; this.#rows.childElementCount > room; this.#hidden++) this.#rows.firstChild.remove();
+    this.#more.hidden = this.#hidden === 0;
+    setText(this.#more, `Show ${plural(this.#hidden, 'earlier event')}`);
+  }
+
+  #clear(events) {
+    this.#events = events;
+    this.#drawn = 0;
+    this.#hidden = 0;
+    this.#rows.replaceChildren();
+  }
+
+  #reset() {
+    this.#events = null;
+    this.#onChange();
+  }
+}
+
+function eventRow({ seq, type, data }) {
+  const row = h(
+    'details',
+    { class: 'event', data: { testid: 'event-row', seq, type } },
+    h(
+      'summary',
+      null,
+      h('span', { class: 'event-seq' }, seq),
+      h('span', { class: 'event-type' }, type),
+      h('span', { class: 'event-brief' }, brief(type, data)),
+      h('span', { class: 'event-time', title: exact(data.timestamp) }, clock(data.timestamp)),
+    ),
+  );
+  row.addEventListener('toggle', () => {
+    if (row.childElementCount > 1) return;
+    const json = JSON.stringify(data, null, 2);
+    row.append(h('div', { class: 'event-json' }, copyButton(`Copy event ${seq}`, () => json), h('pre', null, json)));
+  });
+  return row;
+}
+
+// A few words that tell one event from the next of its kind.
+function brief(type, data) {
+  switch (type) {
+    case 'execution-start':
+      return data.toolName;
+    case 'execution-error':
+    case 'prompt-error':
+    case 'llm-error':
+      return data.code;
+    case 'prompt-start':
+      return data.promptName;
+    case 'prompt-delta':
+    case 'reasoning-delta':
+      return data.text.slice(0, 60);
+    case 'prompt-retry':
+      return data.reason;
+    case 'prompt-complete':
+      return `${data.outputTokens} tok`;
+    case 'progress':
+      return `${Math.round(data.percentage)} %`;
+    case 'variable-substitution':
+      return Object.keys(data.variables ?? {}).join(', ');
+    case 'knowledge-retrieved':
+      return plural(data.documentsFound, 'passage');
+    case 'tool-execution-start':
+    case 'tool-execution-complete':
+      return data.toolName;
+    case 'llm-request':
+    case 'llm-response':
+      return data.model;
+    default:
+      return '';
+  }
+}

@@ -1,0 +1,147 @@
+// The pane of text: what the selected prompt has written so far.
+
+import { copyButton, demoBadge, h, setAttribute, setStatus, setText, skeleton, status } from './dom.js';
+import { count, duration, plural } from './format.js';
+import { MarkdownView } from './markdown.js';
+import { isDemoModel } from './reducer.js';
+
+// Text that is dear to lay out is drawn less often, so that the page stays quick.
+const SHARE_OF_TIME = 8;
+
+/** Shows one prompt of a state. onChange asks for another draw. */
+export class TextPane {
+  #prompt = null;
+  #plain = false;
+  #nextDraw = 0;
+  #timer = 0;
+  #onChange;
+  #name = h('h2', { class: 'text-name' });
+  #status = status('queued');
+  #model = h('span', { class: 'step-model' });
+  #badge = demoBadge();
+  #notes = h('span', { class: 'text-notes' });
+  #variables = h('details', { class: 'variables' }, h('summary'), h('dl', { class: 'values' }));
+  #shownVariables = null;
+  #reasoning = h('details', { class: 'reasoning' }, h('summary', null, 'Reasoning'), h('div', { class: 'literal' }));
+  #problem = h('p', { class: 'notice notice-error', data: { testid: 'prompt-error' } });
+  #body = h('div', { class: 'text-body', dir: 'auto', data: { testid: 'prompt-text' } }, skeleton(6));
+  #hint = h('p', { class: 'hint text-hint' });
+  #markdown;
+  #toggle = h('button', { class: 'button small', type: 'button', 'aria-pressed': 'false', data: { testid: 'plain-text' } }, 'Plain');
+  #scroller;
+
+  constructor({ onChange }) {
+    this.#onChange = onChange;
+    this.#toggle.addEventListener('click', () => {
+      this.#plain = !this.#plain;
+      this.#nextDraw = 0;
+      setAttribute(this.#toggle, 'aria-pressed', this.#plain);
+      onChange();
+    });
+    this.#variables.addEventListener('toggle', () => this.#drawVariables());
+    this.#scroller = h('div', { class: 'pane-scroll text-scroll', tabindex: 0, role: 'region', 'aria-label': 'Output' }, this.#variables, this.#reasoning, this.#body, this.#problem, this.#hint);
+    this.node = h(
+      'section',
+      { class: 'pane text', 'aria-label': 'Text' },
+      h(
+        'div',
+        { class: 'pane-head' },
+        h('div', { class: 'text-title' }, this.#name, this.#status),
+        h('div', { class: 'actions' }, this.#toggle, copyButton('Copy the output', () => this.#prompt?.text ?? '')),
+      ),
+      h('p', { class: 'text-facts' }, this.#model, this.#badge, this.#notes),
+      this.#scroller,
+    );
+    for (const part of [this.#variables, this.#reasoning, this.#problem, this.#hint, this.#badge]) part.hidden = true;
+  }
+
+  draw(state, prompt) {
+    if (!prompt) return;
+    const changed = prompt.id !== this.#prompt?.id;
+    this.#prompt = prompt;
+    const running = prompt.state === 'running' || prompt.state === 'retrying';
+    setText(this.#name, prompt.name);
+    setStatus(this.#status, prompt.state);
+    setText(this.#model, prompt.model);
+    show(this.#badge, isDemoModel(prompt.model));
+    setText(this.#notes, notesOf(prompt).join(' · '));
+    show(this.#problem, prompt.error !== null);
+    setText(this.#problem, prompt.error ? `${prompt.error.message}${prompt.error.code ? ` (${prompt.error.code})` : ''}` : '');
+    const hint = hintOf(prompt);
+    setText(this.#hint, hint);
+    show(this.#hint, hint !== '');
+    this.#drawVariables();
+    this.#drawText(prompt, changed, running);
+  }
+
+  #drawText(prompt, changed, running) {
+    const now = performance.now();
+    clearTimeout(this.#timer);
+    if (!changed && running && now < this.#nextDraw) {
+      this.#timer = setTimeout(this.#onChange, this.#nextDraw - now);
+      return;
+    }
+    const scroller = this.#scroller;
+    const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
+    if (!this.#markdown) {
+      this.#body.replaceChildren();
+      this.#markdown = new MarkdownView(this.#body);
+    }
+    this.#markdown.show(prompt.text, this.#plain);
+    setAttribute(this.#body, 'data-live', running ? 'true' : null);
+    show(this.#reasoning, prompt.reasoning !== '');
+    if (this.#reasoning.open || changed) setText(this.#reasoning.lastChild, prompt.reasoning);
+    if (changed) scroller.scrollTop = running ? scroller.scrollHeight : 0;
+    else if (running && atEnd) scroller.scrollTop = scroller.scrollHeight;
+    this.#nextDraw = now + (performance.now() - now) * SHARE_OF_TIME;
+  }
+
+  #drawVariables() {
+    const variables = this.#prompt?.variables;
+    const names = Object.keys(variables ?? {});
+    show(this.#variables, names.length > 0);
+    setText(this.#variables.firstChild, plural(names.length, 'variable'));
+    if (!this.#variables.open || this.#shownVariables === variables) return;
+    this.#shownVariables = variables;
+    this.#variables.lastChild.replaceChildren(...names.flatMap((name) => [h('dt', null, name), h('dd', null, h('span', { class: 'literal' }, String(variables[name])))]));
+  }
+}
+
+function show(node, visible) {
+  if (node.hidden === visible) node.hidden = !visible;
+}
+
+function notesOf(prompt) {
+  const notes = [];
+  const retry = prompt.retries.at(-1);
+  if (retry) notes.push(`attempt ${retry.attempt} replaced the one before: ${retry.reason}`);
+  const { retrieval } = prompt;
+  if (retrieval && !retrieval.done) notes.push('searching knowledge');
+  else if (retrieval?.error) notes.push(`knowledge search failed: ${retrieval.error}`);
+  else if (retrieval) notes.push(`${plural(retrieval.documents, 'passage')}, mean score ${retrieval.score.toFixed(2)}`);
+  for (const tool of prompt.tools) notes.push(toolNote(tool));
+  return notes;
+}
+
+function toolNote(tool) {
+  if (!tool.done) return `${tool.name} is running`;
+  if (!tool.success) return `${tool.name} failed${tool.error ? `: ${tool.error}` : ''}`;
+  return `${tool.name} in ${duration(tool.duration)}`;
+}
+
+function hintOf(prompt) {
+  if (prompt.truncated) return `Only the first ${count(prompt.text.length)} characters are in the log.`;
+  if (prompt.text !== '') return prompt.finishReason === 'length' ? 'The model stopped at its token limit.' : '';
+  switch (prompt.state) {
+    case 'queued':
+      return prompt.position > 1 ? `Starts when position ${prompt.position - 1} has ended.` : 'Has not started yet.';
+    case 'skipped':
+      return 'Was not run.';
+    case 'retrying':
+      return `Attempt ${prompt.attempt} starts ${prompt.retries.at(-1)?.delay > 0 ? `in ${duration(prompt.retries.at(-1).delay)}` : 'now'}.`;
+    case 'completed':
+      return 'The model wrote nothing.';
+    default:
+      return '';
+  }
+}
