@@ -36,7 +36,8 @@ const (
 	CodeCancelled         Code = "cancelled"          // the caller gave up: no retry
 )
 
-// message is the sentence for users and whether the code is worth another try.
+// codeFacts is what follows from a code: whether another try may help, and the
+// sentence for users.
 type codeFacts struct {
 	retryable bool
 	message   string

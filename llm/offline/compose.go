@@ -42,14 +42,14 @@ func compose(messages []llm.Message) string {
 // place of %s.
 var outlines = [][]point{
 	{
-		{"Starting point", "What %s means today, and who is affected by it."},
+		{"Starting point", "What is meant by %s today, and who is affected."},
 		{"How it works", "The parts that matter and how they depend on each other."},
 		{"What speaks for it", "The gains that can be measured, and how soon they show."},
 		{"What it costs", "Money, time and attention, at the start and later on."},
 		{"Next steps", "A small trial with a clear question and a date to decide."},
 	},
 	{
-		{"The question", "Why %s is being asked about now."},
+		{"The question", "Why people ask about %s now."},
 		{"What is known", "Facts that hold whatever one thinks of the matter."},
 		{"Where opinions differ", "The two or three assumptions that decide the answer."},
 		{"Options", "Doing nothing, starting small, or committing fully."},
@@ -129,18 +129,18 @@ func composeDraft(b *strings.Builder, m material) {
 
 // doubts answer a point of a text that is to be contrasted.
 var doubts = []string{
-	"that holds only as long as the circumstances stay as they are.",
-	"the effort is easily underestimated, above all at the beginning.",
-	"others have reached the same goal in a simpler way.",
-	"the benefit shows late, the cost at once.",
-	"without a measure of success nobody will know whether it worked.",
+	"True only as long as the circumstances stay as they are.",
+	"The effort is easily underestimated, above all at the beginning.",
+	"Others have reached the same goal in a simpler way.",
+	"The benefit shows late, the cost at once.",
+	"Without a measure of success nobody will know whether it worked.",
 }
 
 func composeContrast(b *strings.Builder, m material) {
 	m.heading(b, "Counterpoint")
 	fmt.Fprintf(b, "Every point of %s has another side.\n\n", m.origin())
 	for i, p := range m.points() {
-		fmt.Fprintf(b, "- **%s**: On the one hand: %s On the other hand, %s\n", p.name(i), p.sentence(), doubts[i%len(doubts)])
+		fmt.Fprintf(b, "- **%s**: %s The point was: %s\n", p.name(i), doubts[i%len(doubts)], quote(p.sentence()))
 	}
 	fmt.Fprintf(b, "\n### Conclusion\n\nThe objections do not speak against %s as such; they say what has to be settled before.\n\n", m.topic)
 }
@@ -163,7 +163,7 @@ func composeMerge(b *strings.Builder, m material) {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(b, "### Conclusion\n\nThe texts agree on what %s is about and differ in how soon to act. A small, measurable first step serves both.\n\n", m.topic)
+	fmt.Fprintf(b, "### Conclusion\n\nThe texts share one subject, %s, and differ in how soon to act. A small, measurable first step serves both.\n\n", m.topic)
 }
 
 func composeSummary(b *strings.Builder, m material) {
@@ -176,7 +176,7 @@ func composeSummary(b *strings.Builder, m material) {
 		}
 		fmt.Fprintf(b, "- **%s**: %s\n", p.name(i), p.sentence())
 	}
-	fmt.Fprintf(b, "\nIn one sentence: %s can be decided once these points are clear.\n\n", m.topic)
+	fmt.Fprintf(b, "\nIn one sentence: these points decide what to make of %s.\n\n", m.topic)
 }
 
 func composeAnswer(b *strings.Builder, m material) {

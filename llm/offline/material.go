@@ -71,6 +71,7 @@ var (
 var (
 	headingPattern  = regexp.MustCompile(`^(.*?)(?:^|\s)(#{1,6})\s+(\S.*?)\s*#*$`)
 	itemPattern     = regexp.MustCompile(`^\s*(?:[-*+•]|\d{1,3}[.)])\s+(\S.*)$`)
+	pronounPattern  = regexp.MustCompile(`(?i)^(?:(?:the|this|these|both|it|that|following|two|above|below|text|texts|drafts?|outline|briefs?)(?:\s+|$))+$`)
 	boldLead        = regexp.MustCompile(`^\*\*(.+?)\*\*\s*[:.–—-]*\s*(.*)$`)
 	titledKind      = regexp.MustCompile(`^(Outline|Draft|Counterpoint|Brief|Summary|Answer): (.+)$`)
 	topicPattern    = regexp.MustCompile(`(?is)\b(?:about|on|regarding|concerning|topic:|subject:|question:)\s+(.+)`)
@@ -170,7 +171,8 @@ func splitInstruction(prompt string) (instruction, body string) {
 func readDocuments(text string) []document {
 	var docs []document
 	var current *document
-	section := "" // heading of a lower level that waits for its text
+	section := ""     // heading of a lower level that waits for its text
+	paragraph := true // a paragraph starts at the next line
 	open := func(title string) {
 		d := document{title: title}
 		if k := titledKind.FindStringSubmatch(title); k != nil {
@@ -193,7 +195,13 @@ func readDocuments(text string) []document {
 	}
 	for _, line := range lines(text) {
 		trimmed := strings.TrimSpace(line)
-		if trimmed == "" || trimmed == Label || strings.HasPrefix(trimmed, ">") || (strings.HasPrefix(trimmed, "*") && strings.HasSuffix(trimmed, "*") && !strings.HasPrefix(trimmed, "**")) {
+		if trimmed == "" {
+			paragraph = true
+			continue
+		}
+		starts := paragraph
+		paragraph = false
+		if trimmed == Label || strings.HasPrefix(trimmed, ">") || (strings.HasPrefix(trimmed, "*") && strings.HasSuffix(trimmed, "*") && !strings.HasPrefix(trimmed, "**")) {
 			continue
 		}
 		if h := headingPattern.FindStringSubmatch(line); h != nil && strings.Count(h[2], "#") <= 2 {
@@ -212,12 +220,9 @@ func readDocuments(text string) []document {
 			add(p)
 			continue
 		}
-		if section != "" || current == nil || len(current.points) == 0 {
-			// Of running text only the first sentence after a heading counts,
-			// and the introduction of our own documents does not.
-			if section == "" && current != nil && current.kind != "" {
-				continue
-			}
+		// Of running text the first sentence of a paragraph counts, but in our own
+		// documents only below a heading, which leaves out their introductions.
+		if section != "" || (starts && (current == nil || current.kind == "")) {
 			add(point{text: firstSentence(trimmed)})
 		}
 	}
@@ -262,8 +267,8 @@ func readTopic(instruction string) (topic, audience string) {
 		text, audience = a[1], a[2]
 	}
 	topic = clip(strings.Trim(text, " \"'“”‘’.:;,"), maxTopic)
-	if topic == "" {
-		topic = "the request"
+	if topic == "" || pronounPattern.MatchString(topic) {
+		topic = "the text"
 	}
 	return topic, audience
 }

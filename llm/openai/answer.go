@@ -1,0 +1,247 @@
+package openai
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/chainstream/chainstream/llm"
+)
+
+// errStopped reports that the reader of the sequence left it.
+var errStopped = errors.New("reader left")
+
+// wireAnswer is a chat completion, or a chunk of one. See OpenAI's API
+// reference, "The chat completion chunk object"; reasoning_content is DeepSeek's
+// field, reasoning that of Ollama, OpenRouter and others.
+type wireAnswer struct {
+	Choices []struct {
+		Index        int        `json:"index"`
+		Delta        wireText   `json:"delta"`
+		Message      wireText   `json:"message"` // of an answer that does not stream
+		FinishReason textOfJSON `json:"finish_reason"`
+	} `json:"choices"`
+	Usage json.RawMessage `json:"usage"`
+	Error json.RawMessage `json:"error"`
+}
+
+type wireText struct {
+	Content          textOfJSON `json:"content"`
+	Refusal          textOfJSON `json:"refusal"`
+	ReasoningContent textOfJSON `json:"reasoning_content"`
+	Reasoning        textOfJSON `json:"reasoning"`
+}
+
+// answer reads one response and yields its chunks.
+type answer struct {
+	events *eventReader
+	yield  func(llm.Chunk, error) bool
+
+	text, reasoning       llm.Repairer
+	textSoFar, thinkSoFar strings.Builder // for an estimate, until usage came
+	usage                 *llm.Usage
+	finished              bool // a finish reason was seen
+	done                  bool // [DONE] was seen, or the answer came in one piece
+}
+
+// read reads to the end marker and to the end of the body, or to the first
+// error. Once the model has finished, errors of the connection do not count, and
+// the rest is waited for no longer than settleTime.
+func (a *answer) read(ctx context.Context, hangUp context.CancelFunc) error {
+	first, err := a.events.leading()
+	switch {
+	case err == io.EOF: //nolint:errorlint // bufio returns io.EOF itself
+		return errTruncated
+	case err != nil:
+		return err
+	case first == '{':
+		return a.readWhole()
+	case first == '<':
+		return fmt.Errorf("%w: it is a web page", errMalformed)
+	}
+	var settle *time.Timer
+	for {
+		if err := ctx.Err(); err != nil && !a.finished { // what is in the buffer does not count any more
+			return err
+		}
+		name, data, err := a.events.next()
+		if len(data) > 0 && (err == nil || errors.Is(err, io.EOF)) {
+			eventErr := a.event(name, data)
+			if eventErr != nil && errors.Is(err, io.EOF) && errors.Is(eventErr, errMalformed) {
+				eventErr = errTruncated // the event was cut off
+			}
+			if eventErr != nil && (!a.finished || errors.Is(eventErr, errStopped)) {
+				return eventErr
+			}
+		}
+		switch {
+		case a.done:
+			return nil
+		case err == nil:
+		case a.finished:
+			return nil
+		case errors.Is(err, io.EOF):
+			return errTruncated
+		default:
+			return err
+		}
+		if a.finished && settle == nil {
+			settle = time.AfterFunc(settleTime, hangUp)
+			defer settle.Stop()
+		}
+	}
+}
+
+// readWhole reads an answer that does not stream.
+func (a *answer) readWhole() error {
+	body, err := a.events.rest()
+	if err != nil {
+		return err
+	}
+	if err := a.event(nil, body); err != nil {
+		if errors.Is(err, errMalformed) && endsEarly(body) {
+			return errTruncated
+		}
+		return err
+	}
+	if !a.finished {
+		return errTruncated
+	}
+	a.done = true
+	return nil
+}
+
+// endsEarly reports whether a JSON text is broken only in that it stops.
+func endsEarly(body []byte) bool {
+	var v json.RawMessage
+	return errors.Is(json.NewDecoder(bytes.NewReader(body)).Decode(&v), io.ErrUnexpectedEOF)
+}
+
+// event handles the data of one event.
+func (a *answer) event(name, data []byte) error {
+	data = bytes.TrimSpace(data)
+	if string(data) == "[DONE]" {
+		a.done = true
+		return nil
+	}
+	if bytes.IndexByte(data, 0) >= 0 { // JSON has no raw NUL; as an escape it is repaired as text
+		data = bytes.ReplaceAll(data, []byte{0}, []byte(`\u0000`))
+	}
+	var wire wireAnswer
+	if err := json.Unmarshal(data, &wire); err != nil {
+		if string(name) == "error" {
+			return streamError{data: bytes.Clone(data)}
+		}
+		return fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	if failure := bytes.TrimSpace(wire.Error); len(failure) > 0 && string(failure) != "null" {
+		return streamError{data: bytes.Clone(failure)}
+	}
+	if string(name) == "error" {
+		return streamError{data: bytes.Clone(data)}
+	}
+	if usage, ok := parseUsage(wire.Usage); ok {
+		a.usage = &usage
+	}
+	var chunk llm.Chunk
+	for _, choice := range wire.Choices {
+		if choice.Index != 0 { // only one answer is asked for
+			continue
+		}
+		for _, part := range []wireText{choice.Delta, choice.Message} {
+			a.add(&chunk, part)
+		}
+		if choice.FinishReason != "" && !a.finished {
+			a.finished = true
+			a.flush(&chunk)
+			chunk.FinishReason = finishReason(string(choice.FinishReason))
+		}
+	}
+	if !a.yield(chunk, nil) {
+		return errStopped
+	}
+	return nil
+}
+
+// add appends the text of a part to the chunk.
+func (a *answer) add(chunk *llm.Chunk, part wireText) {
+	thinking := part.ReasoningContent
+	if thinking == "" { // some servers send the same text in both fields
+		thinking = part.Reasoning
+	}
+	text, repairedText := a.text.Text(string(part.Content + part.Refusal))
+	think, repairedThink := a.reasoning.Text(string(thinking))
+	chunk.Text += text
+	chunk.Reasoning += think
+	chunk.Repaired = chunk.Repaired || repairedText || repairedThink
+	a.textSoFar.WriteString(text)
+	a.thinkSoFar.WriteString(think)
+}
+
+// flush appends what the repairers hold back.
+func (a *answer) flush(chunk *llm.Chunk) {
+	text, repairedText := a.text.Flush()
+	think, repairedThink := a.reasoning.Flush()
+	chunk.Text += text
+	chunk.Reasoning += think
+	chunk.Repaired = chunk.Repaired || repairedText || repairedThink
+}
+
+// finish yields the last chunk: usage, and what else is missing. It reports
+// whether the reader took it.
+func (a *answer) finish(req llm.Request) bool {
+	var last llm.Chunk
+	a.flush(&last)
+	if !a.finished {
+		last.FinishReason = llm.FinishUnknown
+	}
+	last.Usage = a.usage
+	// Some servers send zeros instead of nothing.
+	if a.usage == nil || (a.usage.OutputTokens == 0 && a.textSoFar.Len()+a.thinkSoFar.Len() > 0) {
+		estimate := llm.EstimateUsage(req, a.textSoFar.String(), a.thinkSoFar.String())
+		last.Usage = &estimate
+	}
+	return a.yield(last, nil)
+}
+
+// maxFinishReason bounds words of the provider that are passed through.
+const maxFinishReason = 64
+
+func finishReason(word string) string {
+	var r llm.Repairer
+	word, _ = r.Text(word)
+	if word == "" || len(word) > maxFinishReason {
+		return llm.FinishUnknown
+	}
+	return word
+}
+
+// parseUsage reads a usage object; one that cannot be read counts as absent.
+func parseUsage(data json.RawMessage) (llm.Usage, bool) {
+	var wire *struct {
+		PromptTokens        int64 `json:"prompt_tokens"`
+		CompletionTokens    int64 `json:"completion_tokens"`
+		PromptTokensDetails struct {
+			CachedTokens int64 `json:"cached_tokens"`
+		} `json:"prompt_tokens_details"`
+		CompletionTokensDetails struct {
+			ReasoningTokens int64 `json:"reasoning_tokens"`
+		} `json:"completion_tokens_details"`
+	}
+	if len(data) == 0 || json.Unmarshal(data, &wire) != nil || wire == nil {
+		return llm.Usage{}, false
+	}
+	usage := llm.Usage{
+		InputTokens:     wire.PromptTokens,
+		OutputTokens:    wire.CompletionTokens,
+		CachedTokens:    wire.PromptTokensDetails.CachedTokens,
+		ReasoningTokens: wire.CompletionTokensDetails.ReasoningTokens,
+	}
+	valid := min(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens) >= 0
+	return usage, valid
+}
