@@ -176,20 +176,22 @@ func (a *answer) add(chunk *llm.Chunk, part wireText) {
 	}
 	text, repairedText := a.text.Text(string(part.Content + part.Refusal))
 	think, repairedThink := a.reasoning.Text(string(thinking))
-	chunk.Text += text
-	chunk.Reasoning += think
-	chunk.Repaired = chunk.Repaired || repairedText || repairedThink
-	a.textSoFar.WriteString(text)
-	a.thinkSoFar.WriteString(think)
+	a.append(chunk, text, think, repairedText || repairedThink)
 }
 
 // flush appends what the repairers hold back.
 func (a *answer) flush(chunk *llm.Chunk) {
 	text, repairedText := a.text.Flush()
 	think, repairedThink := a.reasoning.Flush()
+	a.append(chunk, text, think, repairedText || repairedThink)
+}
+
+func (a *answer) append(chunk *llm.Chunk, text, think string, repaired bool) {
 	chunk.Text += text
 	chunk.Reasoning += think
-	chunk.Repaired = chunk.Repaired || repairedText || repairedThink
+	chunk.Repaired = chunk.Repaired || repaired
+	a.textSoFar.WriteString(text)
+	a.thinkSoFar.WriteString(think)
 }
 
 // finish yields the last chunk: usage, and what else is missing. It reports
