@@ -1,0 +1,239 @@
+package events
+
+import "encoding/json"
+
+// Payload is the part of an event's data that its type defines. The fields
+// common to all events (executionId, seq, eventId, parentId, streamId,
+// timestamp, metadata) are added by the Writer.
+type Payload interface {
+	EventType() Type
+}
+
+// ExecutionStart opens an execution.
+type ExecutionStart struct {
+	TotalPrompts int    `json:"totalPrompts"`
+	ToolName     string `json:"toolName"` // the chain's name
+	ChainID      int64  `json:"chainId"`
+	ChainVersion int    `json:"chainVersion"`
+}
+
+// PromptStart opens an attempt of a prompt.
+type PromptStart struct {
+	PromptID     int64  `json:"promptId"`
+	PromptName   string `json:"promptName"`
+	Position     int    `json:"position"` // 1-based
+	TotalPrompts int    `json:"totalPrompts"`
+	ModelID      string `json:"modelId"` // the model that is really called
+	HasKnowledge bool   `json:"hasKnowledge"`
+	HasTools     bool   `json:"hasTools"`
+	Attempt      int    `json:"attempt"` // 1-based
+}
+
+// KnowledgeRetrievalStart says which repositories are about to be searched.
+type KnowledgeRetrievalStart struct {
+	PromptID     int64   `json:"promptId"`
+	Repositories []int64 `json:"repositories"`
+	SearchType   string  `json:"searchType"` // vector, keyword or hybrid
+}
+
+// KnowledgeRetrieved follows every KnowledgeRetrievalStart, also when nothing
+// was found or the search failed.
+type KnowledgeRetrieved struct {
+	PromptID       int64      `json:"promptId"`
+	DocumentsFound int        `json:"documentsFound"`
+	RelevanceScore float64    `json:"relevanceScore"` // mean over the chunks, 0–1
+	Tokens         int64      `json:"tokens"`         // of the context that was placed
+	Chunks         []ChunkRef `json:"chunks,omitempty"`
+	Error          string     `json:"error,omitempty"`
+}
+
+// ChunkRef names a retrieved chunk.
+type ChunkRef struct {
+	ChunkID    int64   `json:"chunkId"`
+	DocumentID int64   `json:"documentId"`
+	Score      float64 `json:"score"` // 0–1
+}
+
+// VariableSubstitution lists every name that was substituted in a prompt.
+type VariableSubstitution struct {
+	PromptID      int64             `json:"promptId"`
+	Variables     map[string]string `json:"variables"` // values cut at 500 characters
+	SourcePrompts []int64           `json:"sourcePrompts"`
+}
+
+// PromptDelta is a piece of a prompt's text.
+type PromptDelta struct {
+	PromptID int64  `json:"promptId"`
+	Attempt  int    `json:"attempt"`
+	Text     string `json:"text"`
+	Offset   int64  `json:"offset"` // characters (code points) of this attempt before Text
+}
+
+// ReasoningDelta is a piece of a model's reasoning, counted by itself.
+type ReasoningDelta PromptDelta
+
+// ToolExecutionStart says that a tool is about to be called.
+type ToolExecutionStart struct {
+	PromptID   int64           `json:"promptId"`
+	ToolName   string          `json:"toolName"`
+	ToolCallID string          `json:"toolCallId"`
+	Parameters json.RawMessage `json:"parameters,omitempty"`
+}
+
+// ToolExecutionComplete is what became of a tool call.
+type ToolExecutionComplete struct {
+	PromptID   int64           `json:"promptId"`
+	ToolName   string          `json:"toolName"`
+	ToolCallID string          `json:"toolCallId"`
+	Success    bool            `json:"success"`
+	Result     json.RawMessage `json:"result,omitempty"`
+	Error      string          `json:"error,omitempty"`
+	Duration   int64           `json:"duration"` // ms
+}
+
+// PromptRetry opens a new attempt and voids the text of the older ones.
+type PromptRetry struct {
+	PromptID          int64  `json:"promptId"`
+	Attempt           int    `json:"attempt"` // the new one
+	SupersedesFromSeq int64  `json:"supersedesFromSeq"`
+	Reason            string `json:"reason"`
+	Delay             int64  `json:"delay"` // ms until the new attempt
+}
+
+// PromptComplete closes a prompt that succeeded.
+type PromptComplete struct {
+	PromptID     int64   `json:"promptId"`
+	OutputTokens int64   `json:"outputTokens"`
+	InputTokens  int64   `json:"inputTokens"`
+	Duration     int64   `json:"duration"` // ms, over all attempts
+	Cached       bool    `json:"cached"`
+	Output       string  `json:"output"` // the whole text, or its first 64 kB
+	Truncated    bool    `json:"truncated,omitempty"`
+	CostUSD      *string `json:"costUsd,omitempty"` // decimal; absent when the price is unknown
+	ModelID      string  `json:"modelId"`
+	FinishReason string  `json:"finishReason"`
+	Attempt      int     `json:"attempt"`
+}
+
+// PromptError closes a prompt that failed for good.
+type PromptError struct {
+	PromptID int64  `json:"promptId"`
+	Error    string `json:"error"` // safe for users
+	Code     string `json:"code"`
+	Attempt  int    `json:"attempt"`
+}
+
+// Progress is a statement for people and progress bars.
+type Progress struct {
+	CurrentStep int     `json:"currentStep"` // finished prompts
+	TotalSteps  int     `json:"totalSteps"`
+	Percentage  float64 `json:"percentage"` // 0–100, never falling
+	Message     string  `json:"message"`
+}
+
+// ApprovalRequested says that an execution waits for a person.
+type ApprovalRequested struct {
+	PromptID   int64  `json:"promptId"`
+	ApprovalID string `json:"approvalId"`
+}
+
+// ApprovalResolved is the person's decision: approved, rejected or expired.
+type ApprovalResolved struct {
+	PromptID   int64  `json:"promptId"`
+	ApprovalID string `json:"approvalId"`
+	Decision   string `json:"decision"`
+}
+
+// LLMRequest is written before a provider is called.
+type LLMRequest struct {
+	PromptID  int64  `json:"promptId"`
+	RequestID string `json:"requestId"`
+	Provider  string `json:"provider"`
+	Model     string `json:"model"`
+	Attempt   int    `json:"attempt"`
+}
+
+// LLMResponse is written when a provider's call succeeded.
+type LLMResponse struct {
+	PromptID           int64  `json:"promptId"`
+	RequestID          string `json:"requestId"`
+	Provider           string `json:"provider"`
+	Model              string `json:"model"`
+	Attempt            int    `json:"attempt"`
+	InputTokens        int64  `json:"inputTokens"`
+	OutputTokens       int64  `json:"outputTokens"`
+	CachedTokens       int64  `json:"cachedTokens"`
+	ReasoningTokens    int64  `json:"reasoningTokens"`
+	DurationMS         int64  `json:"durationMs"`
+	TimeToFirstTokenMS int64  `json:"timeToFirstTokenMs"`
+	FinishReason       string `json:"finishReason"`
+	UsageSource        string `json:"usageSource"` // provider or estimated
+}
+
+// LLMError is written when a provider's call failed or was cancelled.
+type LLMError struct {
+	PromptID     int64  `json:"promptId"`
+	RequestID    string `json:"requestId"`
+	Provider     string `json:"provider"`
+	Model        string `json:"model"`
+	Attempt      int    `json:"attempt"`
+	Error        string `json:"error"` // safe for users
+	Code         string `json:"code"`
+	DurationMS   int64  `json:"durationMs"`
+	Retryable    bool   `json:"retryable"`
+	InputTokens  int64  `json:"inputTokens"`
+	OutputTokens int64  `json:"outputTokens"`
+	UsageSource  string `json:"usageSource"` // provider or estimated
+}
+
+// CacheHit says that an answer came from the response cache.
+type CacheHit struct {
+	PromptID  int64  `json:"promptId"`
+	RequestID string `json:"requestId"`
+	Provider  string `json:"provider"`
+	Model     string `json:"model"`
+}
+
+// CacheMiss says that the response cache was asked and had no answer.
+type CacheMiss CacheHit
+
+// ExecutionComplete ends an execution that succeeded.
+type ExecutionComplete struct {
+	TotalTokens int64   `json:"totalTokens"` // input and output, over all prompts
+	Duration    int64   `json:"duration"`    // ms
+	Success     bool    `json:"success"`     // always true
+	CostUSD     *string `json:"costUsd,omitempty"`
+}
+
+// ExecutionError ends an execution that failed or was cancelled.
+type ExecutionError struct {
+	Error       string `json:"error"` // safe for users
+	PromptID    int64  `json:"promptId,omitempty"`
+	Recoverable bool   `json:"recoverable"` // a retry of the execution may succeed
+	Details     string `json:"details,omitempty"`
+	Code        string `json:"code"`
+}
+
+// EventType implements Payload.
+func (ExecutionStart) EventType() Type          { return TypeExecutionStart }
+func (PromptStart) EventType() Type             { return TypePromptStart }
+func (KnowledgeRetrievalStart) EventType() Type { return TypeKnowledgeRetrievalStart }
+func (KnowledgeRetrieved) EventType() Type      { return TypeKnowledgeRetrieved }
+func (VariableSubstitution) EventType() Type    { return TypeVariableSubstitution }
+func (PromptDelta) EventType() Type             { return TypePromptDelta }
+func (ReasoningDelta) EventType() Type          { return TypeReasoningDelta }
+func (ToolExecutionStart) EventType() Type      { return TypeToolExecutionStart }
+func (ToolExecutionComplete) EventType() Type   { return TypeToolExecutionComplete }
+func (PromptRetry) EventType() Type             { return TypePromptRetry }
+func (PromptComplete) EventType() Type          { return TypePromptComplete }
+func (PromptError) EventType() Type             { return TypePromptError }
+func (Progress) EventType() Type                { return TypeProgress }
+func (ApprovalRequested) EventType() Type       { return TypeApprovalRequested }
+func (ApprovalResolved) EventType() Type        { return TypeApprovalResolved }
+func (LLMRequest) EventType() Type              { return TypeLLMRequest }
+func (LLMResponse) EventType() Type             { return TypeLLMResponse }
+func (LLMError) EventType() Type                { return TypeLLMError }
+func (CacheHit) EventType() Type                { return TypeCacheHit }
+func (CacheMiss) EventType() Type               { return TypeCacheMiss }
+func (ExecutionComplete) EventType() Type       { return TypeExecutionComplete }
+func (ExecutionError) EventType() Type          { return TypeExecutionError }

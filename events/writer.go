@@ -1,0 +1,274 @@
+package events
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Draft is an event that is about to be written.
+type Draft struct {
+	Stream   string // empty = MainStream
+	Payload  Payload
+	Repaired bool // the text held NUL or broken UTF-8 that was replaced; marks the event's metadata
+}
+
+// PromptState is the newest state of a prompt inside an execution, a projection
+// that is stored with the events that change it.
+type PromptState struct {
+	PromptID        int64      `json:"prompt_id"`
+	Ordinal         int        `json:"ordinal"` // 0-based index in the chain's document
+	Name            string     `json:"name"`
+	Position        int        `json:"position"` // 1-based
+	Status          string     `json:"status"`   // running, completed, failed or cancelled
+	Attempt         int        `json:"attempt"`
+	ModelID         string     `json:"model_id"`
+	UserMessage     string     `json:"user_message"`
+	Output          string     `json:"output"`
+	FinishReason    string     `json:"finish_reason,omitempty"`
+	InputTokens     int64      `json:"input_tokens"`
+	OutputTokens    int64      `json:"output_tokens"`
+	CachedTokens    int64      `json:"cached_tokens"`
+	ReasoningTokens int64      `json:"reasoning_tokens"`
+	UsageEstimated  bool       `json:"usage_estimated"`
+	CostUSD         *string    `json:"cost_usd,omitempty"` // decimal
+	Cached          bool       `json:"cached"`
+	DurationMS      *int64     `json:"duration_ms,omitempty"`
+	Error           string     `json:"error,omitempty"`
+	ErrorCode       string     `json:"error_code,omitempty"`
+	FirstSeq        int64      `json:"first_seq"` // seq of the newest attempt's first event; 0 = the first event of this append
+	StartedAt       time.Time  `json:"started_at"`
+	FinishedAt      *time.Time `json:"finished_at,omitempty"`
+}
+
+// Outcome is the change of the execution's own row that goes with an append.
+type Outcome struct {
+	Progressed    bool       `json:"progressed,omitempty"` // a prompt has finished: crashes are counted anew
+	Status        string     `json:"status,omitempty"`     // completed, failed or cancelled
+	Error         string     `json:"error,omitempty"`
+	ErrorCode     string     `json:"error_code,omitempty"`
+	ErrorPromptID int64      `json:"error_prompt_id,omitempty"`
+	InputTokens   *int64     `json:"input_tokens,omitempty"`
+	OutputTokens  *int64     `json:"output_tokens,omitempty"`
+	CostUSD       *string    `json:"cost_usd,omitempty"`
+	FinishedAt    *time.Time `json:"finished_at,omitempty"` // set exactly when the append holds the terminal event
+}
+
+// merge lets the fields of a later outcome win.
+func (o Outcome) merge(later Outcome) Outcome {
+	progressed := o.Progressed || later.Progressed
+	if later.Status != "" || o.Status == "" {
+		o = later
+	}
+	o.Progressed = progressed
+	return o
+}
+
+// Batch is what one append writes: events in order and the projections that
+// become true with them.
+type Batch struct {
+	Events  []Draft
+	Prompts []PromptState
+	Outcome Outcome
+}
+
+// Tail is the newest event of one stream of an execution.
+type Tail struct {
+	Stream string
+	Seq    int64
+	ID     uuid.UUID
+	Time   time.Time
+}
+
+// Writer appends to the log of one execution under one lease epoch. It is safe
+// for concurrent use: parallel branches share it. When an append fails, the
+// writer is spent, because the seqs after it can no longer be true.
+type Writer struct {
+	log       *Log
+	execution int64
+	epoch     int64
+	committer *committer
+
+	mu       sync.Mutex
+	seq      int64
+	time     time.Time
+	tails    map[string]uuid.UUID
+	terminal bool
+	err      error // why the writer is spent
+}
+
+// Seq answers the seq of the newest event that was handed in.
+func (w *Writer) Seq() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seq
+}
+
+// Append hands a batch to the next commit and answers at once; the Pending
+// tells when it is stored. Appends of one writer are stored in the order of the
+// calls, and never one without those before it.
+func (w *Writer) Append(batch Batch) *Pending {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := &Pending{writer: w, done: make(chan struct{})}
+	if w.err != nil {
+		p.finish(w.err)
+		return p
+	}
+	if w.terminal {
+		p.finish(fmt.Errorf("append after the terminal event of execution %d: %w", w.execution, ErrFenced))
+		return p
+	}
+	p.prev = w.seq
+	p.epoch = w.epoch
+	p.outcome = batch.Outcome
+	p.records = make([]Record, 0, len(batch.Events))
+	p.frames = make([]Frame, 0, len(batch.Events))
+	for _, d := range batch.Events {
+		rec, err := w.record(d)
+		if err != nil {
+			w.err = fmt.Errorf("encode %s of execution %d: %w", d.Payload.EventType(), w.execution, err)
+			p.finish(w.err)
+			return p
+		}
+		p.records = append(p.records, rec)
+		p.frames = append(p.frames, NewFrame(rec.Seq, rec.Type, rec.Data))
+		p.bytes += len(rec.Data)
+	}
+	p.prompts = slices.Clone(batch.Prompts)
+	for i := range p.prompts {
+		if p.prompts[i].FirstSeq == 0 {
+			p.prompts[i].FirstSeq = p.prev + 1
+		}
+		p.bytes += len(p.prompts[i].Output) + len(p.prompts[i].UserMessage)
+	}
+	if err := w.committer.enqueue(p); err != nil {
+		w.err = err
+		p.finish(err)
+	}
+	return p
+}
+
+// record numbers and encodes an event. The caller holds w.mu.
+func (w *Writer) record(d Draft) (Record, error) {
+	stream := d.Stream
+	if stream == "" {
+		stream = MainStream
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Record{}, fmt.Errorf("new event id: %w", err)
+	}
+	now := w.log.now().UTC().Truncate(time.Microsecond)
+	if !now.After(w.time) {
+		now = w.time.Add(time.Microsecond)
+	}
+	parent, branched := w.tails[stream]
+	if !branched {
+		parent = w.tails[MainStream] // a new branch hangs on the main stream
+	}
+	rec := Record{
+		Seq: w.seq + 1, ID: id, Parent: uuid.NullUUID{UUID: parent, Valid: parent != uuid.Nil},
+		Stream: stream, Type: d.Payload.EventType(), Epoch: w.epoch, Time: now,
+	}
+	if rec.Data, err = encode(w.execution, rec, d); err != nil {
+		return Record{}, err
+	}
+	w.seq, w.time, w.tails[stream] = rec.Seq, now, id
+	w.terminal = rec.Type.Terminal()
+	return rec, nil
+}
+
+// spend marks the writer as unusable from now on.
+func (w *Writer) spend(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+}
+
+// Close ends the writing. Subscribers of an execution that has not ended keep
+// waiting for whoever goes on with it.
+func (w *Writer) Close() {
+	w.spend(ErrClosed)
+	w.log.broker.detach(w.execution)
+}
+
+// timestampLayout has milliseconds, as clients expect them; the table keeps microseconds.
+const timestampLayout = "2006-01-02T15:04:05.000Z"
+
+// encode gives the data of an event: payload and common fields, as jsonb text.
+func encode(execution int64, rec Record, d Draft) ([]byte, error) {
+	raw, err := json.Marshal(d.Payload)
+	if err != nil {
+		return nil, err
+	}
+	p := jsonbWriter{in: raw}
+	members, err := p.members(0)
+	if err != nil {
+		return nil, err
+	}
+	parent := []byte("null")
+	if rec.Parent.Valid {
+		parent = appendString(nil, rec.Parent.UUID.String())
+	}
+	members = append(members,
+		member{"executionId", fmt.Appendf(nil, "%d", execution)},
+		member{"seq", fmt.Appendf(nil, "%d", rec.Seq)},
+		member{"eventId", appendString(nil, rec.ID.String())},
+		member{"parentId", parent},
+		member{"streamId", appendString(nil, rec.Stream)},
+		member{"timestamp", appendString(nil, rec.Time.Format(timestampLayout))},
+	)
+	if d.Repaired {
+		members = append(members, member{"metadata", []byte(`{"repaired": true}`)})
+	}
+	return appendMembers(make([]byte, 0, len(raw)+256), members), nil
+}
+
+// Pending is an append on its way to the disk.
+type Pending struct {
+	writer  *Writer
+	prev    int64
+	epoch   int64
+	records []Record
+	frames  []Frame
+	prompts []PromptState
+	outcome Outcome
+	bytes   int
+
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// Done is closed when the append is stored or has failed.
+func (p *Pending) Done() <-chan struct{} { return p.done }
+
+// Wait blocks until the append is stored. It answers ErrFenced when the lease
+// was lost, ErrClosed when the log was shut down, or the error of the context,
+// in which case the append may still be stored.
+func (p *Pending) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// FirstSeq answers the seq of the append's first event.
+func (p *Pending) FirstSeq() int64 { return p.prev + 1 }
+
+// LastSeq answers the seq of the append's last event.
+func (p *Pending) LastSeq() int64 { return p.prev + int64(len(p.records)) }
+
+func (p *Pending) finish(err error) {
+	p.err = err
+	close(p.done)
+}

@@ -1,0 +1,258 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/llm"
+)
+
+// call is one call of a model.
+type call struct {
+	step     *step
+	provider llm.Provider
+	model    string // the provider's own name
+	request  llm.Request
+	id       string
+	began    time.Time
+
+	text, reasoning delta
+	usage           *llm.Usage
+	finish          string
+	firstToken      time.Duration // 0 = none came
+}
+
+func (c *call) providerName() string {
+	name, _, _ := strings.Cut(c.step.state.ModelID, "/")
+	return name
+}
+
+// chunk is a pair of the model's sequence.
+type chunk struct {
+	llm.Chunk
+	err error
+}
+
+// make calls the model, writes its text as it comes, and closes the prompt when
+// the answer is complete and valid. What remains unwritten at the end travels
+// with the closing events.
+func (c *call) make(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	chunks := make(chan chunk, 16)
+	go func() {
+		defer close(chunks)
+		for got, err := range llm.Guard(c.provider, c.step.run.e.cfg.Deadlines).Stream(ctx, c.request) {
+			chunks <- chunk{got, err}
+		}
+	}()
+	err := c.relay(chunks, stop)
+	c.book()
+	if err == nil {
+		return c.succeeded(ctx)
+	}
+	if c.step.run.hold.Err() == nil && !errors.Is(err, events.ErrFenced) && !errors.Is(err, events.ErrClosed) {
+		c.failed(ctx, err)
+	}
+	return err
+}
+
+// relay reads the whole answer and writes deltas: at most one append is under
+// way, the next one waits for it and for its time, so that under load the
+// pieces grow instead of their number.
+func (c *call) relay(chunks <-chan chunk, stop context.CancelCauseFunc) (failed error) {
+	cfg := &c.step.run.e.cfg
+	c.text.kind, c.reasoning.kind = events.TypePromptDelta, events.TypeReasoningDelta
+	var pending *events.Pending
+	var lastWrite time.Time
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var stored <-chan struct{}
+		var due <-chan time.Time
+		if pending != nil {
+			stored = pending.Done()
+		} else if waiting := len(c.text.unwritten) + len(c.reasoning.unwritten); waiting > 0 && failed == nil {
+			wait := cfg.DeltaInterval - cfg.Now().Sub(lastWrite)
+			if waiting >= cfg.DeltaBytes || wait <= 0 {
+				pending = c.step.run.writer.Append(events.Batch{Events: c.deltas()})
+				lastWrite = cfg.Now()
+				continue
+			}
+			timer.Reset(wait)
+			due = timer.C
+		}
+		select {
+		case got, open := <-chunks:
+			switch {
+			case !open:
+				return failed
+			case got.err != nil && failed == nil:
+				failed = got.err
+			case got.err == nil:
+				c.take(got.Chunk)
+			}
+		case <-stored:
+			if err := pending.Wait(context.Background()); err != nil && failed == nil {
+				failed = err
+				stop(err)
+			}
+			pending = nil
+			if c.step.run.writer.Seq() > cfg.MaxEvents {
+				c.step.run.cancel(errTooLong)
+			}
+		case <-due:
+		}
+	}
+}
+
+func (c *call) take(got llm.Chunk) {
+	if c.firstToken == 0 && (got.Text != "" || got.Reasoning != "") {
+		c.firstToken = max(c.step.run.e.cfg.Now().Sub(c.began), 1)
+	}
+	c.text.add(got.Text, got.Repaired)
+	c.reasoning.add(got.Reasoning, got.Repaired)
+	if got.Usage != nil {
+		c.usage = got.Usage
+	}
+	if got.FinishReason != "" {
+		c.finish = got.FinishReason
+	}
+}
+
+// deltas answers what has not been written yet.
+func (c *call) deltas() []events.Draft {
+	return append(c.reasoning.drafts(c.step), c.text.drafts(c.step)...)
+}
+
+// book adds what the call used to the prompt; the figures of all attempts add up.
+func (c *call) book() {
+	s := &c.step.state
+	s.Output = c.text.all.String()
+	if c.usage == nil {
+		return
+	}
+	s.InputTokens += c.usage.InputTokens
+	s.OutputTokens += c.usage.OutputTokens
+	s.CachedTokens += c.usage.CachedTokens
+	s.ReasoningTokens += c.usage.ReasoningTokens
+	s.UsageEstimated = s.UsageEstimated || c.usage.Estimated
+}
+
+// price books the cost, as far as it is known: a demonstration model is free.
+func (c *call) price() {
+	s := &c.step.state
+	if c.step.run.e.models.Demo(s.ModelID) && (s.Attempt == 1 || s.CostUSD != nil) {
+		free := "0"
+		s.CostUSD = &free
+		return
+	}
+	s.CostUSD = nil
+}
+
+func usageSource(u *llm.Usage) string {
+	if u == nil || u.Estimated {
+		return "estimated"
+	}
+	return "provider"
+}
+
+func (c *call) milliseconds() int64 {
+	return max(c.step.run.e.cfg.Now().Sub(c.began).Milliseconds(), 0)
+}
+
+func (c *call) succeeded(ctx context.Context) error {
+	s := c.step
+	s.state.FinishReason = c.finish
+	c.price()
+	u := llm.Usage{}
+	if c.usage != nil {
+		u = *c.usage
+	}
+	drafts := append(c.deltas(), s.draft(events.LLMResponse{
+		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: c.model, Attempt: s.state.Attempt,
+		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, ReasoningTokens: u.ReasoningTokens,
+		DurationMS: c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(c.usage),
+	}))
+	if s.prompt.Output != nil {
+		if _, err := s.run.version.Chain.CheckOutput(s.index, s.state.Output); err != nil {
+			s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
+			return &llm.Error{
+				Code: codeOutputInvalid, Retryable: true, Err: err,
+				Message: "The model's answer does not follow output.schema.", Detail: fmt.Sprint(err),
+			}
+		}
+	}
+	s.succeed(drafts)
+	return nil
+}
+
+// failed writes how the call failed, with what it had used until then.
+func (c *call) failed(ctx context.Context, err error) {
+	s := c.step
+	f := failureOf(ctx, err)
+	var e *llm.Error
+	refused := errors.As(err, &e) && e.Status >= 400 // the provider turned the call down and used nothing
+	if c.usage == nil && !refused {
+		estimate := llm.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
+		c.usage = &estimate
+		c.book()
+	}
+	c.price()
+	u := llm.Usage{}
+	source := "provider"
+	if c.usage != nil {
+		u, source = *c.usage, usageSource(c.usage)
+	}
+	drafts := append(c.deltas(), s.draft(events.LLMError{
+		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: c.model, Attempt: s.state.Attempt,
+		Error: f.message, Code: f.code, DurationMS: c.milliseconds(), Retryable: e != nil && e.Retryable && ctx.Err() == nil,
+		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source,
+	}))
+	s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
+}
+
+// delta collects one kind of text of an attempt.
+type delta struct {
+	kind      events.Type
+	all       strings.Builder
+	unwritten string
+	repaired  bool
+	offset    int64 // characters written
+}
+
+// maxDeltaBytes bounds the text of one event.
+const maxDeltaBytes = 16 << 10
+
+func (d *delta) add(text string, repaired bool) {
+	if text == "" {
+		return
+	}
+	d.all.WriteString(text)
+	d.unwritten += text
+	d.repaired = d.repaired || repaired
+}
+
+// drafts turns what is unwritten into events.
+func (d *delta) drafts(s *step) []events.Draft {
+	var out []events.Draft
+	for d.unwritten != "" {
+		piece := cutBytes(d.unwritten, maxDeltaBytes)
+		payload := events.PromptDelta{PromptID: s.state.PromptID, Attempt: s.state.Attempt, Text: piece, Offset: d.offset}
+		draft := s.draft(payload)
+		if d.kind == events.TypeReasoningDelta {
+			draft = s.draft(events.ReasoningDelta(payload))
+		}
+		draft.Repaired = d.repaired
+		out = append(out, draft)
+		d.offset += int64(utf8.RuneCountInString(piece))
+		d.unwritten = d.unwritten[len(piece):]
+	}
+	d.repaired = false
+	return out
+}

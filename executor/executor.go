@@ -1,0 +1,407 @@
+package executor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/knowledge"
+	"github.com/chainstream/chainstream/llm"
+)
+
+// Lease is what the queue knows of an execution that is held.
+type Lease struct {
+	Epoch           int64
+	CancelRequested bool
+}
+
+// Queue is the durable queue of executions. Its clock is the database's.
+type Queue interface {
+	// Enqueue stores a new execution. With a key that was used before, it answers
+	// that execution and replayed, or ErrKeyReused for another request.
+	Enqueue(ctx context.Context, t Trigger) (ex Execution, replayed bool, err error)
+	// Claim takes up to limit executions that wait or whose lease ran out.
+	Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]Execution, error)
+	// ClaimQueued takes one execution if it still waits.
+	ClaimQueued(ctx context.Context, id int64, owner string, lease time.Duration) (ex Execution, claimed bool, err error)
+	// CountQueued counts waiting executions, up to limit.
+	CountQueued(ctx context.Context, limit int) (int, error)
+}
+
+// Leases keeps what was claimed.
+type Leases interface {
+	// Renew prolongs leases and answers those that are still held.
+	Renew(ctx context.Context, owner string, ids []int64, lease time.Duration) (map[int64]Lease, error)
+	// Release gives leases back, so that another process can claim at once.
+	Release(ctx context.Context, owner string, ids []int64) error
+	// RequestCancel notes that an execution is to be stopped and answers its
+	// status before; ErrNotFound when there is none.
+	RequestCancel(ctx context.Context, id int64) (Status, error)
+	// CancelRequests answers which executions of an owner are to be stopped.
+	CancelRequests(ctx context.Context, owner string) ([]int64, error)
+}
+
+// History is what a claimed execution starts from.
+type History interface {
+	// Execution answers an execution, or ErrNotFound.
+	Execution(ctx context.Context, id int64) (Execution, error)
+	// PinnedVersion answers the version of a chain, also of a deleted one.
+	PinnedVersion(ctx context.Context, chainID int64, version int) (*chain.Version, error)
+	// PromptStates answers the prompts of executions that have started.
+	PromptStates(ctx context.Context, executions ...int64) (map[int64][]events.PromptState, error)
+	// Tails answers the newest event of every stream of an execution.
+	Tails(ctx context.Context, execution int64) ([]events.Tail, error)
+}
+
+// Store is everything the executor needs from the database.
+type Store interface {
+	Queue
+	Leases
+	History
+}
+
+// Models finds the provider of a model.
+type Models interface {
+	// Resolve answers the provider and the provider's own name of a model.
+	Resolve(id string) (llm.Provider, string, error)
+	// Check tells whether a chain may name the model.
+	Check(id string) error
+	// Demo tells whether the model is a demonstration that costs nothing.
+	Demo(id string) bool
+}
+
+// Retriever finds passages in knowledge repositories.
+type Retriever interface {
+	// Missing answers which of the repositories do not exist.
+	Missing(ctx context.Context, repositories []int64) ([]int64, error)
+	// Retrieve answers the passages for a query, best first.
+	Retrieve(ctx context.Context, q knowledge.Query) (knowledge.Result, error)
+}
+
+// Config configures an Executor. The zero value of a field means its default,
+// unless said otherwise.
+type Config struct {
+	Owner         string           // name of this process in leases; must be unique
+	Workers       int              // executions at a time; 0 = none, only triggering and cancelling
+	Parallel      int              // prompts of one position at a time; default 16
+	MaxQueued     int              // waiting executions before triggers are refused; default 10,000
+	Lease         time.Duration    // default 10 s
+	Renew         time.Duration    // default 3 s
+	Poll          time.Duration    // how often the queue and cancel requests are looked at without a hint; default 1 s
+	Timeout       time.Duration    // of executions whose chain names none; default 1 h
+	DeltaInterval time.Duration    // least time between two text deltas of a prompt; default 50 ms
+	DeltaBytes    int              // text that is shown without waiting; default 1 kB
+	MaxEvents     int64            // events of one execution; default 50,000
+	MaxClaims     int              // crashes without progress before giving up; default 3
+	Deadlines     llm.Deadlines    // of model calls
+	Retry         llm.RetryPolicy  // waits between attempts; attempts come from the chain
+	Now           func() time.Time // default time.Now
+	Logger        *slog.Logger     // default discards
+	Retriever     Retriever        // nil = no knowledge repositories
+	OnFinish      func(Status)     // called once per execution that ended here; may be nil
+}
+
+// Executor claims executions and runs them.
+type Executor struct {
+	cfg    Config
+	store  Store
+	log    *events.Log
+	models Models
+	logger *slog.Logger
+
+	admission   admission
+	definitions definitions
+	wake        chan struct{} // holds one token: the queue may have something
+
+	stopClaiming context.CancelFunc
+	claiming     context.Context
+	loops        sync.WaitGroup
+
+	mu       sync.Mutex
+	running  map[int64]*run
+	stopping bool
+	idle     sync.WaitGroup // one per running execution
+}
+
+// New makes an executor; Start sets it to work.
+func New(store Store, log *events.Log, models Models, cfg Config) *Executor {
+	cfg.Parallel = cmp.Or(cfg.Parallel, 16)
+	cfg.MaxQueued = cmp.Or(cfg.MaxQueued, 10000)
+	cfg.Lease = cmp.Or(cfg.Lease, 10*time.Second)
+	cfg.Renew = cmp.Or(cfg.Renew, 3*time.Second)
+	cfg.Poll = cmp.Or(cfg.Poll, time.Second)
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Hour)
+	cfg.DeltaInterval = cmp.Or(cfg.DeltaInterval, 50*time.Millisecond)
+	cfg.DeltaBytes = cmp.Or(cfg.DeltaBytes, 1000)
+	cfg.MaxEvents = cmp.Or(cfg.MaxEvents, 50000)
+	cfg.MaxClaims = cmp.Or(cfg.MaxClaims, 3)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Executor{
+		cfg: cfg, store: store, log: log, models: models, logger: cfg.Logger,
+		wake: make(chan struct{}, 1), running: make(map[int64]*run),
+		admission: admission{queue: store, limit: cfg.MaxQueued, now: cfg.Now},
+	}
+	e.claiming, e.stopClaiming = context.WithCancel(context.Background())
+	return e
+}
+
+// Start begins to claim executions and to renew leases.
+func (e *Executor) Start() {
+	if e.cfg.Workers > 0 {
+		e.loops.Go(e.claimLoop)
+	}
+	e.loops.Go(e.renewLoop)
+	e.loops.Go(e.cancelLoop)
+}
+
+// Stop claims nothing more, waits for what runs until ctx ends, and then
+// interrupts the rest: their leases are given back and another process, or this
+// one after a restart, goes on with them.
+func (e *Executor) Stop(ctx context.Context) error {
+	e.mu.Lock()
+	e.stopping = true
+	e.mu.Unlock()
+	e.stopClaiming()
+	done := make(chan struct{})
+	go func() { e.idle.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		e.interrupt(errInterrupted)
+		<-done
+	}
+	e.loops.Wait()
+	return nil
+}
+
+// Running answers how many executions this process runs.
+func (e *Executor) Running() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.running)
+}
+
+// Trigger queues an execution. It answers ErrQueueFull when too many wait,
+// ErrStopping while the server shuts down, and ErrKeyReused. replayed says that
+// the idempotency key had been used and ex is the execution from then.
+func (e *Executor) Trigger(ctx context.Context, t Trigger) (ex Execution, replayed bool, err error) {
+	e.mu.Lock()
+	stopping := e.stopping
+	e.mu.Unlock()
+	if stopping {
+		return ex, false, ErrStopping
+	}
+	if err := e.admission.admit(ctx); err != nil {
+		return ex, false, err
+	}
+	if ex, replayed, err = e.store.Enqueue(ctx, t); err != nil {
+		return ex, false, err
+	}
+	e.definitions.keep(t.Version)
+	e.hint()
+	return ex, replayed, nil
+}
+
+// Cancel stops an execution: the connections to its models are closed, what they
+// had answered is kept. It answers the execution as it stood, ErrNotFound, or
+// ErrFinished when it ended before by itself. Cancelling twice is no error.
+func (e *Executor) Cancel(ctx context.Context, id int64) (Execution, error) {
+	status, err := e.store.RequestCancel(ctx, id)
+	if err != nil {
+		return Execution{}, err
+	}
+	switch {
+	case status == StatusQueued:
+		// Nobody owns it yet: claim it, and its run does nothing but end.
+		ex, claimed, err := e.store.ClaimQueued(ctx, id, e.cfg.Owner, e.cfg.Lease)
+		if err != nil {
+			return Execution{}, err
+		}
+		if claimed {
+			e.start(ex)
+		}
+	case status == StatusCompleted || status == StatusFailed:
+		ex, err := e.store.Execution(ctx, id)
+		if err != nil {
+			return Execution{}, err
+		}
+		return ex, fmt.Errorf("cancel execution %d, which is %s: %w", id, status, ErrFinished)
+	}
+	e.mu.Lock()
+	r := e.running[id]
+	e.mu.Unlock()
+	if r != nil {
+		r.cancel(errCancelled)
+	}
+	return e.store.Execution(ctx, id)
+}
+
+// hint wakes the claim loop.
+func (e *Executor) hint() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Executions are claimed in bounded portions, so that several processes share a
+// burst.
+const claimPortion = 100
+
+func (e *Executor) claimLoop() {
+	ctx := e.claiming
+	timer := time.NewTimer(e.cfg.Poll)
+	defer timer.Stop()
+	for {
+		if free := e.cfg.Workers - e.Running(); free > 0 {
+			portion := min(free, claimPortion)
+			claimed, err := e.store.Claim(ctx, e.cfg.Owner, portion, e.cfg.Lease)
+			if err != nil && ctx.Err() == nil {
+				e.logger.WarnContext(ctx, "queue not read, trying again", "error", err)
+			}
+			for _, ex := range claimed {
+				e.start(ex)
+			}
+			if len(claimed) == portion {
+				continue
+			}
+		}
+		timer.Reset(e.cfg.Poll)
+		select {
+		case <-e.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// start runs a claimed execution in the background.
+func (e *Executor) start(ex Execution) {
+	r := newRun(e, ex)
+	e.mu.Lock()
+	if e.stopping {
+		e.mu.Unlock()
+		r.release()
+		return
+	}
+	e.running[ex.ID] = r
+	e.idle.Add(1)
+	e.mu.Unlock()
+	go func() {
+		defer e.idle.Done()
+		r.execute()
+		e.mu.Lock()
+		if e.running[ex.ID] == r {
+			delete(e.running, ex.ID)
+		}
+		e.mu.Unlock()
+		e.hint() // a worker is free
+	}()
+}
+
+// held answers what runs here, by execution.
+func (e *Executor) held() map[int64]*run {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	held := make(map[int64]*run, len(e.running))
+	for id, r := range e.running {
+		held[id] = r
+	}
+	return held
+}
+
+func (e *Executor) interrupt(cause error) {
+	for _, r := range e.held() {
+		r.cancel(cause)
+	}
+}
+
+// renewLoop prolongs the leases of what runs here. It goes on while Stop waits.
+func (e *Executor) renewLoop() {
+	e.every(e.cfg.Renew, func(ctx context.Context) error {
+		held := e.held()
+		if len(held) == 0 {
+			return nil
+		}
+		ids := make([]int64, 0, len(held))
+		for id := range held {
+			ids = append(ids, id)
+		}
+		leases, err := e.store.Renew(ctx, e.cfg.Owner, ids, e.cfg.Lease)
+		if err != nil {
+			return err // the fence protects the log should a lease run out meanwhile
+		}
+		for id, r := range held {
+			lease, ok := leases[id]
+			switch {
+			case !ok || lease.Epoch != r.ex.Epoch:
+				r.cancel(errLost)
+			case lease.CancelRequested:
+				r.cancel(errCancelled)
+			}
+		}
+		return nil
+	})
+}
+
+// cancelLoop acts on cancel requests that came in through another process.
+func (e *Executor) cancelLoop() {
+	e.every(e.cfg.Poll, func(ctx context.Context) error {
+		held := e.held()
+		if len(held) == 0 {
+			return nil
+		}
+		ids, err := e.store.CancelRequests(ctx, e.cfg.Owner)
+		for _, id := range ids {
+			if r := held[id]; r != nil {
+				r.cancel(errCancelled)
+			}
+		}
+		return err
+	})
+}
+
+// every calls f again and again until the executor has stopped and is idle.
+func (e *Executor) every(d time.Duration, f func(context.Context) error) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	quit := make(chan struct{})
+	go func() {
+		<-e.claiming.Done()
+		e.idle.Wait()
+		close(quit)
+	}()
+	for {
+		select {
+		case <-tick.C:
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(e.claiming), e.cfg.Lease)
+			if err := f(ctx); err != nil {
+				e.logger.WarnContext(ctx, "leases not looked after, trying again", "error", err)
+			}
+			cancel()
+		case <-quit:
+			return
+		}
+	}
+}
+
+// Why a run ends early, as causes of its context.
+var (
+	errCancelled   = errors.New("cancelled by a user")
+	errTimeout     = errors.New("the execution's time is up")
+	errLost        = fmt.Errorf("run taken over: %w", events.ErrFenced)
+	errInterrupted = errors.New("the server is shutting down")
+	errTooLong     = errors.New("too many events")
+)

@@ -1,0 +1,68 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/llm"
+)
+
+// Codes of failures that the executor itself finds; those of model calls are
+// llm's. They are part of the API and never change.
+const (
+	codeCancelled     = "cancelled"         // somebody asked for it
+	codeTimeout       = "timeout"           // the execution's time was up
+	codePromptTimeout = "prompt_timeout"    // the prompt's time was up
+	codeUnresolved    = "unresolved"        // a variable has no value at run time
+	codeUnavailable   = "model_unavailable" // the model's provider is not configured here
+	codeOutputInvalid = "output_invalid"    // the answer does not match output.schema
+	codeLimit         = "limit_exceeded"
+	codeCrashLoop     = "crash_loop"
+	codeRetrieval     = "retrieval_failed"
+	codeInternal      = "internal"
+)
+
+// failure ends a prompt or an execution. Its message and details are safe for users.
+type failure struct {
+	code        string
+	message     string
+	details     string
+	prompt      int64 // id of the prompt that failed; 0 when it is the execution itself
+	recoverable bool  // a retry of the execution may succeed
+	err         error // the cause, for the operator's log only
+}
+
+func (f *failure) Error() string { return f.code + ": " + f.message }
+func (f *failure) Unwrap() error { return f.err }
+
+var errPromptTimeout = errors.New("the prompt's time is up")
+
+// failureOf translates what ended an attempt. The cause of the context comes
+// first: a call that was cut off fails with whatever the cut looked like.
+func failureOf(ctx context.Context, err error) *failure {
+	var known *failure
+	var call *llm.Error
+	var unresolved *chain.UnresolvedError
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+	case errors.Is(cause, errCancelled):
+		return &failure{code: codeCancelled, message: "The execution was cancelled.", recoverable: true, err: err}
+	case errors.Is(cause, errTimeout):
+		return &failure{code: codeTimeout, message: "The execution did not finish in its time.", recoverable: true, err: err}
+	case errors.Is(cause, errPromptTimeout):
+		return &failure{code: codePromptTimeout, message: "The prompt did not finish in its time.", recoverable: true, err: err}
+	case errors.Is(cause, errTooLong):
+		return &failure{code: codeLimit, message: "The execution has reached the limit of events (limits.events).", err: err}
+	}
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &call):
+		return &failure{code: string(call.Code), message: call.Message, details: call.Detail, recoverable: call.Retryable, err: err}
+	case errors.As(err, &unresolved):
+		return &failure{code: codeUnresolved, message: fmt.Sprintf("The variable %s has no value: %s.", unresolved.Name, unresolved.Reason), err: err}
+	}
+	return &failure{code: codeInternal, message: "An internal error ended the prompt.", recoverable: true, err: err}
+}

@@ -1,0 +1,347 @@
+package executor
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
+)
+
+// run is one claim of one execution.
+type run struct {
+	e      *Executor
+	ex     Execution
+	logger *slog.Logger
+
+	// work ends when the execution is to end: by a user, by its deadline, or
+	// because the process may not go on with it. hold ends only in the last
+	// case; under it the last events are still written.
+	work context.Context //nolint:containedctx // a run is one long call and these are its two scopes
+	hold context.Context //nolint:containedctx // see work
+	end  context.CancelCauseFunc
+	drop context.CancelCauseFunc
+
+	version *chain.Version
+	inputs  map[string]any
+	writer  *events.Writer
+	slots   chan struct{} // bounds parallel prompts
+
+	mu       sync.Mutex
+	states   map[int]events.PromptState // by index of the prompt; copies of what is stored
+	finished int                        // prompts that need no more work
+}
+
+func newRun(e *Executor, ex Execution) *run {
+	r := &run{
+		e: e, ex: ex, logger: e.logger.With("execution_id", ex.ID),
+		states: make(map[int]events.PromptState), slots: make(chan struct{}, e.cfg.Parallel),
+	}
+	r.hold, r.drop = context.WithCancelCause(context.Background())
+	r.work, r.end = context.WithCancelCause(r.hold)
+	return r
+}
+
+// cancel ends the run for a reason; the first one counts.
+func (r *run) cancel(cause error) {
+	if errors.Is(cause, errLost) || errors.Is(cause, errInterrupted) {
+		r.drop(cause)
+	}
+	r.end(cause)
+}
+
+// release gives the lease back, so that the execution goes on elsewhere.
+func (r *run) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), r.e.cfg.Lease)
+	defer cancel()
+	if err := r.e.store.Release(ctx, r.e.cfg.Owner, []int64{r.ex.ID}); err != nil {
+		r.logger.WarnContext(ctx, "lease not given back, it will run out", "error", err)
+	}
+}
+
+// execute runs the execution to its end, or as far as this process may.
+func (r *run) execute() {
+	defer r.drop(nil)
+	status, err := r.toTheEnd()
+	switch {
+	case err == nil:
+		r.logger.InfoContext(r.hold, "execution ended", "status", status, "chain", r.ex.ChainName)
+		if r.e.cfg.OnFinish != nil {
+			r.e.cfg.OnFinish(status)
+		}
+	case errors.Is(err, events.ErrFenced):
+		r.logger.WarnContext(r.hold, "execution lost to another process", "error", err)
+	case errors.Is(err, errInterrupted):
+		r.logger.InfoContext(r.hold, "execution handed over")
+		r.release()
+	default:
+		// Not given back at once: whatever is wrong here would be wrong again.
+		r.logger.ErrorContext(r.hold, "execution stopped, another claim follows when its lease runs out", "error", err)
+	}
+}
+
+// toTheEnd runs all prompts and writes the terminal event.
+func (r *run) toTheEnd() (Status, error) {
+	defer r.end(nil)
+	if err := r.open(); err != nil {
+		return "", fmt.Errorf("open execution %d: %w", r.ex.ID, err)
+	}
+	defer r.writer.Close()
+	work, stop := context.WithDeadlineCause(r.work, r.deadline(), errTimeout)
+	defer stop()
+
+	var failed *failure
+	switch {
+	case r.ex.CancelRequested:
+		r.end(errCancelled)
+		failed = failureOf(r.work, errCancelled)
+	case r.ex.Claims > r.e.cfg.MaxClaims:
+		failed = &failure{code: codeCrashLoop, message: fmt.Sprintf("The server that ran this execution stopped %d times.", r.e.cfg.MaxClaims)}
+	default:
+		if err := r.prompts(work); err != nil && !errors.As(err, &failed) {
+			return "", err
+		}
+	}
+	if err := context.Cause(r.hold); err != nil {
+		return "", err
+	}
+	return r.terminate(failed)
+}
+
+// open loads what the execution needs and how far it had come.
+func (r *run) open() (err error) {
+	if r.version, err = r.e.definitions.load(r.hold, r.e.store, r.ex.ChainID, r.ex.ChainVersion); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(r.ex.Inputs, &r.inputs); err != nil {
+		return fmt.Errorf("read the inputs: %w", err)
+	}
+	if r.ex.LastSeq == 0 {
+		r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, 0, nil)
+		r.writer.Append(events.Batch{Events: []events.Draft{{Payload: events.ExecutionStart{
+			TotalPrompts: r.ex.TotalPrompts, ToolName: r.ex.ChainName, ChainID: r.ex.ChainID, ChainVersion: r.ex.ChainVersion,
+		}}}})
+		return nil
+	}
+	tails, err := r.e.store.Tails(r.hold, r.ex.ID)
+	if err != nil {
+		return err
+	}
+	states, err := r.e.store.PromptStates(r.hold, r.ex.ID)
+	if err != nil {
+		return err
+	}
+	for _, s := range states[r.ex.ID] {
+		r.states[s.Ordinal] = s
+		if r.done(s) {
+			r.finished++
+		}
+	}
+	r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, r.ex.LastSeq, tails)
+	return nil
+}
+
+// done tells whether a prompt needs no more work.
+func (r *run) done(s events.PromptState) bool {
+	return s.Status == promptCompleted || s.Status == promptFailed
+}
+
+func (r *run) started() time.Time {
+	if r.ex.StartedAt == nil {
+		return r.ex.CreatedAt
+	}
+	return *r.ex.StartedAt
+}
+
+func (r *run) deadline() time.Time {
+	return r.started().Add(cmp.Or(r.ex.Limits.Timeout, r.e.cfg.Timeout))
+}
+
+// prompts runs position after position. Its error is a *failure when the chain
+// failed, anything else when the process may not go on.
+func (r *run) prompts(ctx context.Context) error {
+	for _, group := range r.version.Chain.Plan() {
+		errs := make([]error, len(group))
+		var siblings sync.WaitGroup
+		for k, i := range group {
+			stream := events.MainStream
+			if len(group) > 1 {
+				stream = "branch:" + r.version.Chain.Prompts[i].Slug
+			}
+			siblings.Go(func() { errs[k] = r.prompt(ctx, i, stream) })
+		}
+		siblings.Wait() // a sibling is never left behind, whatever became of the others
+		for _, err := range errs {
+			var f *failure
+			if err != nil && !errors.As(err, &f) {
+				return err
+			}
+		}
+		for _, err := range errs {
+			if err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return failureOf(ctx, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// prompt runs one prompt, or takes over its result. A panic in it ends the
+// execution and nothing else.
+func (r *run) prompt(ctx context.Context, i int, stream string) (err error) {
+	r.slots <- struct{}{}
+	defer func() { <-r.slots }()
+	defer func() {
+		if p := recover(); p != nil {
+			r.logger.ErrorContext(ctx, "panic in a prompt", "panic", p, "stack", string(debug.Stack()))
+			err = &failure{code: codeInternal, message: "An internal error ended the execution.", prompt: r.version.PromptIDs[i]}
+		}
+	}()
+	p := &r.version.Chain.Prompts[i]
+	prior, seen := r.state(i)
+	if seen && prior.Status == promptCompleted {
+		return nil
+	}
+	if seen && prior.Status == promptFailed {
+		return r.verdict(p, &failure{code: prior.ErrorCode, message: prior.Error, prompt: prior.PromptID})
+	}
+	if ctx.Err() != nil {
+		return failureOf(ctx, ctx.Err())
+	}
+	s := newStep(r, i, stream, prior)
+	if err := s.attempts(ctx); err != nil {
+		var f *failure
+		if errors.As(err, &f) {
+			return r.verdict(p, f)
+		}
+		return err
+	}
+	return nil
+}
+
+// verdict says what the failure of a prompt means for the execution. What ends
+// the execution itself cannot be continued after.
+func (r *run) verdict(p *chain.Prompt, f *failure) error {
+	if p.OnError == chain.OnErrorContinue && r.work.Err() == nil && !slices.Contains([]string{codeCancelled, codeTimeout, codeLimit}, f.code) {
+		return nil
+	}
+	return f
+}
+
+func (r *run) state(i int) (events.PromptState, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, ok := r.states[i]
+	return s, ok
+}
+
+func (r *run) setState(i int, s events.PromptState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.states[i] = s
+}
+
+// known answers what earlier prompts left for later ones: outputs for variables
+// and turns for the history.
+func (r *run) known() (outputs map[int]string, turns map[int]chain.Turn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	outputs, turns = make(map[int]string, len(r.states)), make(map[int]chain.Turn, len(r.states))
+	for i, s := range r.states {
+		if s.Status == promptCompleted {
+			outputs[i] = s.Output
+			turns[i] = chain.Turn{User: s.UserMessage, Assistant: s.Output}
+		}
+	}
+	return outputs, turns
+}
+
+// commit appends and waits until it is stored. It does not give up when the
+// execution is to end, only when the process may not go on.
+func (r *run) commit(b events.Batch) (*events.Pending, error) {
+	p := r.writer.Append(b)
+	return p, p.Wait(r.hold)
+}
+
+// conclude appends what closes a prompt, with the progress it means. The lock
+// keeps the order of the events the order of the steps.
+func (r *run) conclude(i int, s events.PromptState, drafts []events.Draft, counts bool) *events.Pending {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.states[i] = s
+	if counts {
+		r.finished++
+		verb := "Finished"
+		if s.Status != promptCompleted {
+			verb = "Gave up"
+		}
+		drafts = append(drafts, events.Draft{Payload: events.Progress{
+			CurrentStep: r.finished, TotalSteps: r.ex.TotalPrompts,
+			Percentage: math.Round(1000*float64(r.finished)/float64(r.ex.TotalPrompts)) / 10,
+			Message:    fmt.Sprintf("%s %q (%d of %d)", verb, s.Name, r.finished, r.ex.TotalPrompts),
+		}})
+	}
+	return r.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s}, Outcome: events.Outcome{Progressed: true}})
+}
+
+// terminate writes the terminal event and the totals.
+func (r *run) terminate(failed *failure) (Status, error) {
+	input, output, cost := r.totals()
+	now := r.e.cfg.Now()
+	if now.Before(r.started()) {
+		now = r.started()
+	}
+	outcome := events.Outcome{InputTokens: &input, OutputTokens: &output, CostUSD: cost, FinishedAt: &now, Status: string(StatusCompleted)}
+	var terminal events.Payload = events.ExecutionComplete{
+		TotalTokens: input + output, Duration: now.Sub(r.started()).Milliseconds(), Success: true, CostUSD: cost,
+	}
+	if failed != nil {
+		outcome.Status = string(StatusFailed)
+		if failed.code == codeCancelled {
+			outcome.Status = string(StatusCancelled)
+		}
+		outcome.Error, outcome.ErrorCode, outcome.ErrorPromptID = failed.message, failed.code, failed.prompt
+		terminal = events.ExecutionError{
+			Error: failed.message, PromptID: failed.prompt, Recoverable: failed.recoverable, Details: failed.details, Code: failed.code,
+		}
+	}
+	_, err := r.commit(events.Batch{Events: []events.Draft{{Payload: terminal}}, Outcome: outcome})
+	return Status(outcome.Status), err
+}
+
+// totals sums over all prompts, also those that failed. The cost is nil when
+// that of one prompt is unknown.
+func (r *run) totals() (input, output int64, cost *string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum, known := 0.0, true
+	for _, s := range r.states {
+		input += s.InputTokens
+		output += s.OutputTokens
+		if s.CostUSD == nil {
+			known = false
+			continue
+		}
+		usd, err := strconv.ParseFloat(*s.CostUSD, 64)
+		known = known && err == nil
+		sum += usd
+	}
+	if known {
+		text := strconv.FormatFloat(sum, 'f', -1, 64)
+		cost = &text
+	}
+	return input, output, cost
+}

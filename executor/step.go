@@ -1,0 +1,346 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/knowledge"
+	"github.com/chainstream/chainstream/llm"
+)
+
+// The states of a prompt, as they are stored.
+const (
+	promptRunning   = "running"
+	promptCompleted = "completed"
+	promptFailed    = "failed"
+	promptCancelled = "cancelled"
+)
+
+// Bounds of what an event carries.
+const (
+	maxOutputBytes   = 64 << 10 // of prompt-complete; the whole text is in prompt_results
+	maxVariableRunes = 500
+)
+
+// step is one prompt on its way through its attempts.
+type step struct {
+	run    *run
+	index  int
+	prompt *chain.Prompt
+	stream string
+	state  events.PromptState
+
+	prepared bool
+	rendered chain.Rendered
+	history  []chain.Turn
+}
+
+// newStep starts a prompt, or goes on with one that another claim had begun.
+func newStep(r *run, i int, stream string, prior events.PromptState) *step {
+	p := &r.version.Chain.Prompts[i]
+	s := &step{run: r, index: i, prompt: p, stream: stream, state: prior}
+	if prior.Attempt == 0 {
+		s.state = events.PromptState{
+			PromptID: r.version.PromptIDs[i], Ordinal: i, Name: p.Name, Position: p.Position, StartedAt: r.e.cfg.Now().UTC(),
+		}
+	}
+	return s
+}
+
+// attempts makes attempts until one succeeds or none is left. Its error is a
+// *failure when the prompt failed.
+func (s *step) attempts(ctx context.Context) error {
+	if s.prompt.Timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, s.prompt.Timeout, errPromptTimeout)
+		defer stop()
+	}
+	if s.state.Attempt > 0 {
+		if err := s.retry("the server that ran this prompt stopped", 0); err != nil {
+			return err
+		}
+	}
+	policy := s.run.e.cfg.Retry
+	policy.Attempts = s.prompt.Retry.Attempts
+	var err error
+	models := append([]string{s.prompt.Model}, s.prompt.Fallback...)
+	for m, model := range models {
+		for try := 1; ; try++ {
+			if err = s.attempt(ctx, model); err == nil {
+				return nil
+			}
+			if s.run.hold.Err() != nil || errors.Is(err, events.ErrFenced) || errors.Is(err, events.ErrClosed) {
+				return cause(s.run.hold, err)
+			}
+			delay, again := policy.Next(try, err)
+			if !again || ctx.Err() != nil {
+				break
+			}
+			if err := s.retry(failureOf(ctx, err).message, delay); err != nil {
+				return err
+			}
+			if !sleep(ctx, delay) {
+				break
+			}
+		}
+		var call *llm.Error
+		if ctx.Err() != nil || !errors.As(err, &call) || m == len(models)-1 {
+			break
+		}
+		if err := s.retry(fmt.Sprintf("%s Falling back to %s.", call.Message, models[m+1]), 0); err != nil {
+			return err
+		}
+	}
+	return s.fail(failureOf(ctx, err))
+}
+
+// cause prefers why a context ended over the error that came of it.
+func cause(ctx context.Context, err error) error {
+	if c := context.Cause(ctx); c != nil {
+		return c
+	}
+	return err
+}
+
+// sleep waits and tells whether the context let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// retry announces the next attempt and voids the text of the last one.
+func (s *step) retry(reason string, delay time.Duration) error {
+	_, err := s.run.commit(events.Batch{Events: []events.Draft{s.draft(events.PromptRetry{
+		PromptID: s.state.PromptID, Attempt: s.state.Attempt + 1, SupersedesFromSeq: s.state.FirstSeq,
+		Reason: reason, Delay: delay.Milliseconds(),
+	})}})
+	return cause(s.run.hold, err)
+}
+
+func (s *step) draft(p events.Payload) events.Draft {
+	return events.Draft{Stream: s.stream, Payload: p}
+}
+
+// attempt calls one model once.
+func (s *step) attempt(ctx context.Context, model string) error {
+	s.state.Attempt++
+	s.state.Status, s.state.ModelID, s.state.Output, s.state.FirstSeq = promptRunning, model, "", 0
+	opening := []events.Draft{s.draft(events.PromptStart{
+		PromptID: s.state.PromptID, PromptName: s.prompt.Name, Position: s.prompt.Position, TotalPrompts: s.run.ex.TotalPrompts,
+		ModelID: model, HasKnowledge: s.prompt.Knowledge != nil, HasTools: len(s.prompt.Tools) > 0, Attempt: s.state.Attempt,
+	})}
+	opening, err := s.prepare(ctx, opening)
+	var provider llm.Provider
+	var name string
+	if err == nil {
+		s.state.UserMessage = s.rendered.User
+		if provider, name, err = s.run.e.models.Resolve(model); err != nil {
+			// An *llm.Error, because a fallback model may be reachable.
+			err = &llm.Error{Code: codeUnavailable, Message: "The model " + model + " cannot be called from this server: " + err.Error() + ".", Err: err}
+		}
+	}
+	if err != nil {
+		if writeErr := s.open(opening); writeErr != nil {
+			return writeErr
+		}
+		return err
+	}
+	c := &call{step: s, provider: provider, model: name, request: s.request(name), id: uuid.NewString(), began: s.run.e.cfg.Now()}
+	opening = append(opening, s.draft(events.LLMRequest{
+		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: name, Attempt: s.state.Attempt,
+	}))
+	// The call is on record before it costs anything.
+	if err := s.open(opening); err != nil {
+		return err
+	}
+	return c.make(ctx)
+}
+
+// open commits the first events of an attempt, unless they are already, with
+// the prompt's state.
+func (s *step) open(opening []events.Draft) error {
+	if len(opening) == 0 {
+		return nil
+	}
+	pending, err := s.run.commit(events.Batch{Events: opening, Prompts: []events.PromptState{s.state}})
+	if err != nil {
+		return cause(s.run.hold, err)
+	}
+	if s.state.FirstSeq == 0 {
+		s.state.FirstSeq = pending.FirstSeq()
+	}
+	s.run.setState(s.index, s.state)
+	return nil
+}
+
+// prepare renders the prompt on its first attempt, after retrieval, and answers
+// the events that say so.
+func (s *step) prepare(ctx context.Context, opening []events.Draft) ([]events.Draft, error) {
+	if s.prepared {
+		return opening, nil
+	}
+	c := s.run.version.Chain
+	outputs, turns := s.run.known()
+	known := chain.State{Inputs: s.run.inputs, Outputs: outputs}
+	if k := s.prompt.Knowledge; k != nil {
+		query, err := c.Query(s.index, known)
+		if err != nil {
+			return opening, err
+		}
+		opening = append(opening, s.draft(events.KnowledgeRetrievalStart{
+			PromptID: s.state.PromptID, Repositories: k.Repositories, SearchType: string(k.Search),
+		}))
+		if err := s.open(opening); err != nil {
+			return nil, err
+		}
+		var retrieved events.KnowledgeRetrieved
+		known.Knowledge, retrieved, err = s.retrieve(ctx, query)
+		opening = []events.Draft{s.draft(retrieved)}
+		if err != nil {
+			return opening, err
+		}
+	}
+	rendered, err := c.Render(s.index, known)
+	if err != nil {
+		return opening, err
+	}
+	s.rendered, s.history, s.prepared = rendered, c.History(s.index, turns), true
+	if len(rendered.Variables) > 0 {
+		sources := make([]int64, len(rendered.Sources))
+		for i, index := range rendered.Sources {
+			sources[i] = s.run.version.PromptIDs[index]
+		}
+		shown := make(map[string]string, len(rendered.Variables))
+		for name, value := range rendered.Variables {
+			shown[name] = cutRunes(value, maxVariableRunes)
+		}
+		opening = append(opening, s.draft(events.VariableSubstitution{PromptID: s.state.PromptID, Variables: shown, SourcePrompts: sources}))
+	}
+	return opening, nil
+}
+
+// retrieve fetches the context of the prompt. A failed search does not end the
+// prompt: the event tells, and the model answers without context.
+func (s *step) retrieve(ctx context.Context, query string) (string, events.KnowledgeRetrieved, error) {
+	k := s.prompt.Knowledge
+	event := events.KnowledgeRetrieved{PromptID: s.state.PromptID, Chunks: []events.ChunkRef{}}
+	if s.run.e.cfg.Retriever == nil {
+		event.Error = "this server has no knowledge repositories"
+		return "", event, nil
+	}
+	result, err := s.run.e.cfg.Retriever.Retrieve(ctx, knowledge.Query{
+		Repositories: k.Repositories, Text: query, Search: string(k.Search), Limit: k.MaxChunks, Threshold: k.Threshold,
+	})
+	if err != nil {
+		s.run.logger.WarnContext(ctx, "retrieval failed", "prompt_id", s.state.PromptID, "error", err)
+		event.Error = "the search failed"
+		if ctx.Err() != nil {
+			return "", event, &failure{code: codeRetrieval, message: "The retrieval was cut off.", err: err}
+		}
+		return "", event, nil
+	}
+	placed := knowledge.Assemble(result.Passages, k.MaxTokens, llm.EstimateTokens)
+	documents := make(map[int64]struct{})
+	for _, p := range placed.Passages {
+		documents[p.DocumentID] = struct{}{}
+		event.Chunks = append(event.Chunks, events.ChunkRef{ChunkID: p.ChunkID, DocumentID: p.DocumentID, Score: p.Score})
+	}
+	event.DocumentsFound, event.RelevanceScore, event.Tokens = len(documents), placed.Score, placed.Tokens
+	return placed.Text, event, nil
+}
+
+// request is what the model is asked.
+func (s *step) request(model string) llm.Request {
+	var messages []llm.Message
+	if s.rendered.System != "" {
+		messages = append(messages, llm.Message{Role: llm.RoleSystem, Text: s.rendered.System})
+	}
+	for _, t := range s.history {
+		messages = append(messages, llm.Message{Role: llm.RoleUser, Text: t.User}, llm.Message{Role: llm.RoleAssistant, Text: t.Assistant})
+	}
+	messages = append(messages, llm.Message{Role: llm.RoleUser, Text: s.rendered.User})
+	p := s.prompt
+	req := llm.Request{
+		Model: model, Messages: messages, Temperature: p.Temperature, TopP: p.TopP, MaxTokens: p.MaxTokens, Stop: p.Stop, Seed: p.Seed,
+	}
+	if p.Output != nil {
+		req.Schema = p.Output.Schema
+	}
+	return req
+}
+
+// succeed closes the prompt. It does not wait: the next append does, and none is
+// stored without those before it.
+func (s *step) succeed(drafts []events.Draft) {
+	now := s.run.e.cfg.Now().UTC()
+	duration := max(now.Sub(s.state.StartedAt).Milliseconds(), 0)
+	s.state.Status, s.state.FinishedAt, s.state.DurationMS = promptCompleted, &now, &duration
+	shown := cutBytes(s.state.Output, maxOutputBytes)
+	drafts = append(drafts, s.draft(events.PromptComplete{
+		PromptID: s.state.PromptID, OutputTokens: s.state.OutputTokens, InputTokens: s.state.InputTokens, Duration: duration,
+		Cached: s.state.Cached, Output: shown, Truncated: len(shown) < len(s.state.Output), CostUSD: s.state.CostUSD,
+		ModelID: s.state.ModelID, FinishReason: s.state.FinishReason, Attempt: s.state.Attempt,
+	}))
+	s.run.conclude(s.index, s.state, drafts, true)
+}
+
+// fail closes the prompt and keeps what it had.
+func (s *step) fail(f *failure) error {
+	f.prompt = s.state.PromptID
+	if f.err != nil {
+		s.run.logger.WarnContext(s.run.hold, "prompt failed", "prompt_id", s.state.PromptID, "code", f.code, "error", f.err)
+	}
+	now := s.run.e.cfg.Now().UTC()
+	duration := max(now.Sub(s.state.StartedAt).Milliseconds(), 0)
+	s.state.Status, s.state.FinishedAt, s.state.DurationMS = promptFailed, &now, &duration
+	if f.code == codeCancelled {
+		s.state.Status = promptCancelled
+	}
+	s.state.Error, s.state.ErrorCode = f.message, f.code
+	goesOn := s.run.verdict(s.prompt, f) == nil
+	drafts := []events.Draft{s.draft(events.PromptError{
+		PromptID: s.state.PromptID, Error: f.message, Code: f.code, Attempt: s.state.Attempt,
+	})}
+	if err := s.run.conclude(s.index, s.state, drafts, goesOn).Wait(s.run.hold); err != nil {
+		return cause(s.run.hold, err)
+	}
+	return f
+}
+
+// cutRunes answers at most n characters of s.
+func cutRunes(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n == 0 {
+			return s[:i]
+		}
+		n--
+	}
+	return s
+}
+
+// cutBytes answers at most n bytes of s, never half a character.
+func cutBytes(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

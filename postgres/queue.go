@@ -1,0 +1,193 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/executor"
+)
+
+// errKeyExists ends a transaction whose idempotency key belongs to an earlier trigger.
+var errKeyExists = errors.New("the idempotency key exists")
+
+// Enqueue implements executor.Queue.
+func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Execution, replayed bool, err error) {
+	params, err := insertParams(t)
+	if err != nil {
+		return ex, false, err
+	}
+	if t.Key.Key == "" {
+		row, err := s.queries.ExecutionInsert(ctx, params)
+		if err != nil {
+			return ex, false, fmt.Errorf("queue an execution: %w", translate(err))
+		}
+		ex, err = queued(params, row)
+		return ex, false, err
+	}
+	var row db.ExecutionInsertRow
+	err = s.inTx(ctx, func(q *db.Queries) error {
+		if row, err = q.ExecutionInsert(ctx, params); err != nil {
+			return err
+		}
+		n, err := q.IdempotencyKeyInsert(ctx, db.IdempotencyKeyInsertParams{
+			Key: t.Key.Key, RequestHash: t.Key.Hash[:], ExecutionID: row.ID, TTL: executor.KeyTTL,
+		})
+		if err == nil && n == 0 {
+			err = errKeyExists
+		}
+		return err
+	})
+	if errors.Is(err, errKeyExists) {
+		ex, err = s.keyed(ctx, t.Key)
+		return ex, true, err
+	}
+	if err != nil {
+		return ex, false, fmt.Errorf("queue an execution: %w", err)
+	}
+	ex, err = queued(params, row)
+	return ex, false, err
+}
+
+// keyed answers the execution that a key was used for.
+func (s *Store) keyed(ctx context.Context, key executor.IdempotencyKey) (executor.Execution, error) {
+	row, err := s.queries.IdempotencyKeyByKey(ctx, db.IdempotencyKeyByKeyParams{Key: key.Key, TTL: executor.KeyTTL})
+	if errors.Is(err, pgx.ErrNoRows) {
+		// The key expired between the two statements, or its execution was erased.
+		return executor.Execution{}, fmt.Errorf("look up an idempotency key: %w", unavailable{err})
+	}
+	if err != nil {
+		return executor.Execution{}, fmt.Errorf("look up an idempotency key: %w", translate(err))
+	}
+	if !bytes.Equal(row.RequestHash, key.Hash[:]) {
+		return executor.Execution{}, executor.ErrKeyReused
+	}
+	return s.Execution(ctx, row.ExecutionID)
+}
+
+func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {
+	c := t.Version.Chain
+	inputs, err := document(t.Inputs)
+	if err != nil {
+		return db.ExecutionInsertParams{}, fmt.Errorf("encode the inputs: %w", err)
+	}
+	limits := limitsDocument{TimeoutMS: c.Limits.Timeout.Milliseconds(), MaxCostUSD: c.Limits.MaxCostUSD}
+	if t.Limits.Timeout > 0 {
+		limits.TimeoutMS = t.Limits.Timeout.Milliseconds()
+	}
+	if t.Limits.MaxCostUSD != "" {
+		limits.MaxCostUSD = t.Limits.MaxCostUSD
+	}
+	limitsJSON, err := json.Marshal(limits)
+	if err != nil {
+		return db.ExecutionInsertParams{}, fmt.Errorf("encode the limits: %w", err)
+	}
+	p := db.ExecutionInsertParams{
+		ChainID: t.Version.ChainID, ChainVersion: int32(t.Version.Version), ChainName: c.Name,
+		Inputs: inputs, Limits: limitsJSON, TotalPrompts: int32(len(c.Prompts)),
+	}
+	if len(t.Metadata) > 0 {
+		if p.Metadata, err = events.AppendJSONB(nil, t.Metadata); err != nil {
+			return p, fmt.Errorf("encode the metadata: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func queued(p db.ExecutionInsertParams, row db.ExecutionInsertRow) (executor.Execution, error) {
+	return execution(db.Execution{
+		ID: row.ID, CreatedAt: row.CreatedAt, Status: db.ExecutionStatusQueued,
+		ChainID: p.ChainID, ChainVersion: p.ChainVersion, ChainName: p.ChainName,
+		Inputs: p.Inputs, Metadata: p.Metadata, Limits: p.Limits, TotalPrompts: p.TotalPrompts,
+	})
+}
+
+// Claim implements executor.Queue.
+func (s *Store) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]executor.Execution, error) {
+	rows, err := s.queries.ExecutionClaim(ctx, db.ExecutionClaimParams{Owner: owner, Lease: lease, MaxRows: int32(limit)})
+	if err != nil {
+		return nil, fmt.Errorf("claim executions: %w", translate(err))
+	}
+	return executions(rows)
+}
+
+// ClaimQueued implements executor.Queue.
+func (s *Store) ClaimQueued(ctx context.Context, id int64, owner string, lease time.Duration) (ex executor.Execution, claimed bool, err error) {
+	rows, err := s.queries.ExecutionClaimQueued(ctx, db.ExecutionClaimQueuedParams{ID: id, Owner: owner, Lease: lease})
+	if err != nil {
+		return ex, false, fmt.Errorf("claim execution %d: %w", id, translate(err))
+	}
+	if len(rows) == 0 {
+		return ex, false, nil
+	}
+	ex, err = execution(rows[0])
+	return ex, err == nil, err
+}
+
+// Renew implements executor.Queue.
+func (s *Store) Renew(ctx context.Context, owner string, ids []int64, lease time.Duration) (map[int64]executor.Lease, error) {
+	rows, err := s.queries.ExecutionRenew(ctx, db.ExecutionRenewParams{Owner: owner, Ids: ids, Lease: lease})
+	if err != nil {
+		return nil, fmt.Errorf("renew leases: %w", translate(err))
+	}
+	held := make(map[int64]executor.Lease, len(rows))
+	for _, r := range rows {
+		held[r.ID] = executor.Lease{Epoch: r.LeaseEpoch, CancelRequested: r.Cancelled}
+	}
+	return held, nil
+}
+
+// Release implements executor.Queue.
+func (s *Store) Release(ctx context.Context, owner string, ids []int64) error {
+	if err := s.queries.ExecutionRelease(ctx, db.ExecutionReleaseParams{Owner: owner, Ids: ids}); err != nil {
+		return fmt.Errorf("release leases: %w", translate(err))
+	}
+	return nil
+}
+
+// CancelRequests implements executor.Queue.
+func (s *Store) CancelRequests(ctx context.Context, owner string) ([]int64, error) {
+	ids, err := s.queries.ExecutionsToCancel(ctx, owner)
+	if err != nil {
+		return nil, fmt.Errorf("read cancel requests: %w", translate(err))
+	}
+	return ids, nil
+}
+
+// RequestCancel implements executor.Queue.
+func (s *Store) RequestCancel(ctx context.Context, id int64) (executor.Status, error) {
+	row, err := s.queries.ExecutionRequestCancel(ctx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = executor.ErrNotFound
+	}
+	if err != nil {
+		return "", fmt.Errorf("request the cancellation of execution %d: %w", id, translate(err))
+	}
+	return executor.Status(row.Status), nil
+}
+
+// CountQueued implements executor.Queue.
+func (s *Store) CountQueued(ctx context.Context, limit int) (int, error) {
+	n, err := s.queries.ExecutionCountQueued(ctx, int32(limit))
+	if err != nil {
+		return 0, fmt.Errorf("count queued executions: %w", translate(err))
+	}
+	return int(n), nil
+}
+
+// ExpireKeys forgets idempotency keys that are older than executor.KeyTTL and
+// answers how many there were.
+func (s *Store) ExpireKeys(ctx context.Context) (int64, error) {
+	n, err := s.queries.IdempotencyKeyExpire(ctx, executor.KeyTTL)
+	if err != nil {
+		return 0, fmt.Errorf("expire idempotency keys: %w", translate(err))
+	}
+	return n, nil
+}

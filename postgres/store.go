@@ -1,0 +1,131 @@
+// Package postgres keeps chains, executions and the event log in PostgreSQL. It
+// implements what the executor, the event log and the HTTP layer declare, and
+// translates at that border: rows to domain types, database errors to the
+// sentinel errors of the packages that own the facts. It is the only user of
+// the generated package db.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/events"
+)
+
+// Store is a pool of connections to one database. It is safe for concurrent use.
+type Store struct {
+	pool    *pgxpool.Pool
+	queries *db.Queries
+}
+
+// Config says how to reach the database.
+type Config struct {
+	URL            string        // postgres:// or keyword form; pool_max_conns and the like are understood
+	MaxConns       int32         // default 20, unless the URL says otherwise
+	ConnectTimeout time.Duration // of one connection; default 5 s
+}
+
+// Open connects to a database whose schema Migrate has brought up to date. It
+// answers an error matching events.ErrUnavailable when the database cannot be
+// reached.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	pc, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	if cfg.MaxConns > 0 {
+		pc.MaxConns = cfg.MaxConns
+	} else if pc.MaxConns < 20 {
+		pc.MaxConns = 20
+	}
+	pc.ConnConfig.ConnectTimeout = 5 * time.Second
+	if cfg.ConnectTimeout > 0 {
+		pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
+	}
+	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
+		pc.ConnConfig.RuntimeParams["application_name"] = "chainstream"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", translate(err))
+	}
+	s := &Store{pool: pool, queries: db.New(pool)}
+	if err := s.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close gives the connections back.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping tells whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("reach the database: %w", translate(err))
+	}
+	return nil
+}
+
+// inTx runs f in one transaction.
+func (s *Store) inTx(ctx context.Context, f func(q *db.Queries) error) error {
+	return translate(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx)) }))
+}
+
+// unavailable is an error after which the same call may succeed later.
+type unavailable struct{ err error }
+
+func (e unavailable) Error() string   { return "the database is unavailable: " + e.err.Error() }
+func (e unavailable) Unwrap() []error { return []error{events.ErrUnavailable, e.err} }
+
+// translate marks errors that pass by themselves: a lost or refused connection,
+// a server that starts or stops, a deadlock, a lock timeout, a full disk.
+// Everything else goes through unchanged.
+func translate(err error) error {
+	var pgErr *pgconn.PgError
+	var gone unavailable
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, pgx.ErrNoRows), errors.As(err, &gone):
+		return err
+	case errors.As(err, &pgErr):
+		if passing(pgErr.Code) {
+			return unavailable{err}
+		}
+		return err
+	case isConnectionError(err):
+		return unavailable{err}
+	}
+	return err
+}
+
+// passing tells whether an SQLSTATE stands for a condition that may pass
+// (PostgreSQL documentation, appendix A).
+func passing(sqlState string) bool {
+	switch sqlState[:2] {
+	case "08", "53", "57", "58": // connection, resources such as disk, operator, system
+		return true
+	}
+	switch sqlState {
+	case "40001", "40P01", "55P03", "25006": // serialization, deadlock, lock timeout, read-only while failing over
+		return true
+	}
+	return false
+}
+
+// isConnectionError tells whether an error came from the connection rather than
+// from the server or from a wrong argument.
+func isConnectionError(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) || errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	return isNetworkError(err)
+}

@@ -1,0 +1,90 @@
+-- name: ExecutionInsert :one
+-- ExecutionInsert queues an execution.
+INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts)
+VALUES (@chain_id, @chain_version, @chain_name, @inputs, sqlc.narg('metadata'), sqlc.narg('limits'), @total_prompts)
+RETURNING id, created_at;
+
+-- name: ExecutionByID :one
+SELECT * FROM executions WHERE id = @id;
+
+-- name: ExecutionList :many
+-- ExecutionList answers executions newest first, below the cursor.
+SELECT * FROM executions
+ WHERE (sqlc.narg('before')::bigint IS NULL OR id < sqlc.narg('before'))
+   AND (sqlc.narg('chain_id')::bigint IS NULL OR chain_id = sqlc.narg('chain_id'))
+   AND (sqlc.narg('chain_name')::text IS NULL OR chain_name = sqlc.narg('chain_name'))
+   AND (sqlc.narg('status')::text IS NULL OR status::text = sqlc.narg('status'))
+   AND (sqlc.narg('created_from')::timestamptz IS NULL OR created_at >= sqlc.narg('created_from'))
+   AND (sqlc.narg('created_to')::timestamptz IS NULL OR created_at < sqlc.narg('created_to'))
+ ORDER BY id DESC
+ LIMIT @max_rows;
+
+-- name: ExecutionClaim :many
+-- ExecutionClaim takes executions that wait or whose lease ran out, oldest
+-- first, under a new epoch. Time is the database's.
+UPDATE executions e
+   SET status = 'running',
+       lease_epoch = e.lease_epoch + 1,
+       lease_owner = @owner::text,
+       lease_expires_at = clock_timestamp() + @lease::interval,
+       claims = e.claims + 1,
+       started_at = coalesce(e.started_at, clock_timestamp())
+ WHERE e.id IN (
+        SELECT c.id FROM executions c
+         WHERE c.status = 'queued'
+            OR (c.status = 'running' AND c.lease_expires_at < clock_timestamp())
+         ORDER BY c.id
+         LIMIT @max_rows
+           FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING e.*;
+
+-- name: ExecutionClaimQueued :many
+-- ExecutionClaimQueued takes one execution if it still waits in the queue.
+UPDATE executions e
+   SET status = 'running',
+       lease_epoch = e.lease_epoch + 1,
+       lease_owner = @owner::text,
+       lease_expires_at = clock_timestamp() + @lease::interval,
+       claims = e.claims + 1,
+       started_at = coalesce(e.started_at, clock_timestamp())
+ WHERE e.id = @id AND e.status = 'queued'
+RETURNING e.*;
+
+-- name: ExecutionRenew :many
+-- ExecutionRenew prolongs leases and answers which of them are still held and
+-- whether their executions are to be cancelled.
+UPDATE executions e
+   SET lease_expires_at = clock_timestamp() + @lease::interval
+  FROM (SELECT c.id FROM executions c
+         WHERE c.id = ANY(@ids::bigint[])
+         ORDER BY c.id
+           FOR NO KEY UPDATE) held
+ WHERE e.id = held.id AND e.lease_owner = @owner::text
+RETURNING e.id, e.lease_epoch, (e.cancel_requested_at IS NOT NULL)::boolean AS cancelled;
+
+-- name: ExecutionsToCancel :many
+-- ExecutionsToCancel answers which executions of an owner are to be cancelled.
+SELECT id FROM executions
+ WHERE status IN ('running', 'waiting') AND lease_owner = @owner::text AND cancel_requested_at IS NOT NULL;
+
+-- name: ExecutionRelease :exec
+-- ExecutionRelease gives leases back so that another process can claim at once.
+UPDATE executions
+   SET lease_expires_at = clock_timestamp() - interval '1 second',
+       claims = greatest(claims - 1, 0)
+ WHERE id = ANY(@ids::bigint[]) AND lease_owner = @owner::text AND finished_at IS NULL;
+
+-- name: ExecutionRequestCancel :one
+-- ExecutionRequestCancel notes the wish to stop; the owner of the lease acts on it.
+UPDATE executions
+   SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+ WHERE id = @id
+RETURNING status::text AS status, coalesce(lease_owner, '')::text AS lease_owner;
+
+-- name: ExecutionCountQueued :one
+-- ExecutionCountQueued counts waiting executions, up to a bound.
+SELECT count(*) FROM (SELECT 1 FROM executions WHERE status = 'queued' LIMIT @max_rows) q;
+
+-- name: ExecutionDelete :execrows
+-- ExecutionDelete erases an execution that has ended.
+DELETE FROM executions WHERE id = @id AND finished_at IS NOT NULL;
