@@ -1,0 +1,282 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/executor"
+)
+
+// executionSummary is an execution in a list.
+type executionSummary struct {
+	ExecutionID  int64           `json:"executionId"`
+	Status       executor.Status `json:"status"`
+	ChainID      int64           `json:"chainId"`
+	ChainName    string          `json:"chainName"`
+	ChainVersion int             `json:"chainVersion"`
+	TotalPrompts int             `json:"totalPrompts"`
+	EventsURL    string          `json:"eventsUrl"`
+	LastSeq      int64           `json:"lastSeq"`
+	Usage        usage           `json:"usage"`
+	CostUSD      *float64        `json:"costUsd"`
+	Error        *failure        `json:"error"`
+	Metadata     json.RawMessage `json:"metadata,omitempty"`
+	CreatedAt    time.Time       `json:"createdAt"`
+	StartedAt    *time.Time      `json:"startedAt"`
+	FinishedAt   *time.Time      `json:"finishedAt"`
+}
+
+// executionDetail is an execution with its prompts.
+type executionDetail struct {
+	executionSummary
+	CancelRequested bool            `json:"cancelRequested"`
+	Inputs          json.RawMessage `json:"inputs"`
+	Limits          limits          `json:"limits"`
+	Prompts         []promptView    `json:"prompts"`
+}
+
+type usage struct {
+	InputTokens  int64 `json:"inputTokens"`
+	OutputTokens int64 `json:"outputTokens"`
+	TotalTokens  int64 `json:"totalTokens"`
+}
+
+// failure is why an execution or a prompt failed.
+type failure struct {
+	Code     string `json:"code"`
+	Message  string `json:"message"`
+	PromptID int64  `json:"promptId,omitempty"`
+}
+
+type limits struct {
+	Timeout    string      `json:"timeout,omitempty"` // as in documents: 15m
+	MaxCostUSD json.Number `json:"maxCostUsd,omitempty"`
+}
+
+// statusPending is the status of a prompt that has not started.
+const statusPending = "pending"
+
+// promptView is a prompt of an execution.
+type promptView struct {
+	PromptID       int64        `json:"promptId"`
+	Name           string       `json:"name"`
+	Position       int          `json:"position"`
+	Status         string       `json:"status"`
+	Attempt        int          `json:"attempt"` // 0 before the first
+	ModelID        string       `json:"modelId"`
+	Output         string       `json:"output"`
+	FinishReason   string       `json:"finishReason,omitempty"`
+	InputTokens    int64        `json:"inputTokens"`
+	OutputTokens   int64        `json:"outputTokens"`
+	UsageEstimated bool         `json:"usageEstimated,omitempty"`
+	CostUSD        *json.Number `json:"costUsd"`
+	DurationMS     *int64       `json:"durationMs"`
+	Cached         bool         `json:"cached"`
+	Error          *failure     `json:"error"`
+	StartedAt      *time.Time   `json:"startedAt"`
+	FinishedAt     *time.Time   `json:"finishedAt"`
+}
+
+func summaryOf(ex executor.Execution) executionSummary {
+	s := executionSummary{
+		ExecutionID: ex.ID, Status: ex.Status,
+		ChainID: ex.ChainID, ChainName: ex.ChainName, ChainVersion: ex.ChainVersion, TotalPrompts: ex.TotalPrompts,
+		EventsURL: eventsURL(ex.ID), LastSeq: ex.LastSeq,
+		Usage:    usage{ex.InputTokens, ex.OutputTokens, ex.InputTokens + ex.OutputTokens},
+		Metadata: ex.Metadata, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt),
+	}
+	if ex.CostUSD != nil && !math.IsNaN(*ex.CostUSD) && !math.IsInf(*ex.CostUSD, 0) {
+		s.CostUSD = ex.CostUSD
+	}
+	if ex.Error != "" || ex.ErrorCode != "" {
+		s.Error = &failure{Code: ex.ErrorCode, Message: ex.Error, PromptID: ex.ErrorPrompt}
+	}
+	return s
+}
+
+// detailOf joins an execution with the prompts of its chain, in the order of
+// the document. While it runs, its usage is the sum over the prompts so far.
+func detailOf(ex executor.Execution, v *chain.Version, states []events.PromptState) executionDetail {
+	d := executionDetail{
+		executionSummary: summaryOf(ex), CancelRequested: ex.CancelRequested && !ex.Status.Final(),
+		Inputs: ex.Inputs, Limits: limitsOf(ex.Limits), Prompts: []promptView{},
+	}
+	if d.Inputs == nil {
+		d.Inputs = json.RawMessage("{}")
+	}
+	started := make(map[int64]events.PromptState, len(states))
+	var in, out int64
+	for _, p := range states {
+		started[p.PromptID] = p
+		in += p.InputTokens
+		out += p.OutputTokens
+	}
+	if !ex.Status.Final() {
+		d.Usage = usage{in, out, in + out}
+	}
+	for i, id := range v.PromptIDs {
+		p := v.Chain.Prompts[i]
+		if state, ok := started[id]; ok {
+			d.Prompts = append(d.Prompts, promptViewOf(state))
+			continue
+		}
+		d.Prompts = append(d.Prompts, promptView{PromptID: id, Name: p.Name, Position: p.Position, Status: statusPending, ModelID: p.Model})
+	}
+	return d
+}
+
+func promptViewOf(p events.PromptState) promptView {
+	started := p.StartedAt.UTC()
+	view := promptView{
+		PromptID: p.PromptID, Name: p.Name, Position: p.Position, Status: p.Status, Attempt: p.Attempt, ModelID: p.ModelID,
+		Output: p.Output, FinishReason: p.FinishReason, InputTokens: p.InputTokens, OutputTokens: p.OutputTokens,
+		UsageEstimated: p.UsageEstimated, DurationMS: p.DurationMS, Cached: p.Cached,
+		StartedAt: &started, FinishedAt: utc(p.FinishedAt),
+	}
+	if p.CostUSD != nil {
+		cost := json.Number(*p.CostUSD)
+		view.CostUSD = &cost
+	}
+	if p.Error != "" || p.ErrorCode != "" {
+		view.Error = &failure{Code: p.ErrorCode, Message: p.Error}
+	}
+	return view
+}
+
+func limitsOf(l chain.Limits) limits {
+	out := limits{MaxCostUSD: json.Number(l.MaxCostUSD)}
+	if l.Timeout > 0 {
+		out.Timeout = l.Timeout.String()
+	}
+	return out
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+func eventsURL(id int64) string { return "/events/" + strconv.FormatInt(id, 10) }
+
+func executionURL(id int64) string { return "/api/v1/executions/" + strconv.FormatInt(id, 10) }
+
+// executionID reads the execution in the address.
+func executionID(c echo.Context) (int64, error) {
+	id, ok := pathID(c.Param("id"))
+	if !ok {
+		return 0, executor.ErrNotFound
+	}
+	return id, nil
+}
+
+// slug is what a chain's name looks like.
+var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func (s *Server) listExecutions(c echo.Context) error {
+	q := newQuery(c)
+	limit := int(q.whole("limit", 1, 200, 50))
+	f := executor.Filter{
+		Status: executor.Status(q.one("status")), From: q.time("from"), To: q.time("to"),
+		Before: q.whole("cursor", 1, math.MaxInt64, 0), Limit: limit + 1,
+	}
+	if q.values.Has("status") && !known(f.Status) {
+		q.fail("status", "One of queued, running, waiting, completed, failed or cancelled is expected.")
+	}
+	if name := q.one("chain"); q.values.Has("chain") {
+		if id, ok := pathID(name); ok {
+			f.ChainID = id
+		} else if slug.MatchString(name) {
+			f.ChainName = name
+		} else {
+			q.fail("chain", "The id or the name of a chain is expected.")
+		}
+	}
+	if q.err != nil {
+		return q.err
+	}
+	found, err := s.cfg.Store.Executions(c.Request().Context(), f)
+	if err != nil {
+		return err
+	}
+	items := make([]executionSummary, len(found))
+	for i, ex := range found {
+		items[i] = summaryOf(ex)
+	}
+	return c.JSON(http.StatusOK, page(items, limit, func(e executionSummary) int64 { return e.ExecutionID }))
+}
+
+func known(status executor.Status) bool {
+	for _, s := range executor.Statuses() {
+		if s == status {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) showExecution(c echo.Context) error {
+	id, err := executionID(c)
+	if err != nil {
+		return err
+	}
+	return s.sendExecution(c, http.StatusOK, id)
+}
+
+// sendExecution answers with the execution as it is stored now.
+func (s *Server) sendExecution(c echo.Context, status int, id int64) error {
+	ctx := c.Request().Context()
+	ex, err := s.cfg.Store.Execution(ctx, id)
+	if err != nil {
+		return err
+	}
+	version, err := s.cfg.Store.PinnedVersion(ctx, ex.ChainID, ex.ChainVersion)
+	if err != nil {
+		return err
+	}
+	states, err := s.cfg.Store.PromptStates(ctx, id)
+	if err != nil {
+		return err
+	}
+	return c.JSON(status, detailOf(ex, version, states[id]))
+}
+
+func (s *Server) cancel(c echo.Context) error {
+	id, err := executionID(c)
+	if err != nil {
+		return err
+	}
+	if _, err := s.cfg.Runner.Cancel(c.Request().Context(), id); err != nil {
+		return err
+	}
+	return s.sendExecution(c, http.StatusAccepted, id)
+}
+
+func (s *Server) deleteExecution(c echo.Context) error {
+	id, err := executionID(c)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Store.DeleteExecution(c.Request().Context(), id); err != nil {
+		return err
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
+// isProblems tells whether an error is a list of problems, and gives the list.
+func isProblems(err error) (chain.Problems, bool) {
+	var list chain.Problems
+	ok := errors.As(err, &list)
+	return list, ok
+}

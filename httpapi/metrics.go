@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// newRegistry is a registry with the figures of the process.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// metrics counts what the server does.
+type metrics struct {
+	requests   *prometheus.CounterVec
+	durations  *prometheus.HistogramVec
+	executions *prometheus.CounterVec
+	delivered  prometheus.Counter
+	ended      *prometheus.CounterVec
+}
+
+func newMetrics(r *prometheus.Registry, s *Server) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chainstream_http_requests_total", Help: "Requests answered.",
+		}, []string{"method", "route", "status"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "chainstream_http_request_duration_seconds", Help: "Time to answer a request, streams left out.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
+		}, []string{"route"}),
+		executions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chainstream_executions_requested_total", Help: "Requests to run a chain, by what became of them.",
+		}, []string{"result"}),
+		delivered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "chainstream_stream_events_total", Help: "Events written to streams.",
+		}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chainstream_streams_ended_total", Help: "Streams that have ended, by reason.",
+		}, []string{"reason"}),
+	}
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "chainstream_streams_open", Help: "Streams that are open.",
+	}, func() float64 { return float64(s.streams.Load()) })
+	for _, c := range []prometheus.Collector{m.requests, m.durations, m.executions, m.delivered, m.ended, open} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) request(method, route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(knownMethod(method), route, strconv.Itoa(status)).Inc()
+	if route != streamRoute {
+		m.durations.WithLabelValues(route).Observe(took.Seconds())
+	}
+}
+
+// knownMethod keeps clients from making time series of their own.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+func (m *metrics) serve(r *prometheus.Registry) echo.HandlerFunc {
+	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true})
+	return echo.WrapHandler(h)
+}

@@ -1,0 +1,74 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/executor"
+)
+
+// readyTimeout is how long the database may take to count as reachable.
+const readyTimeout = 2 * time.Second
+
+type healthAnswer struct {
+	Status  string `json:"status"`
+	Version string `json:"version"`
+}
+
+// healthz tells that the process answers.
+func (s *Server) healthz(c echo.Context) error {
+	return c.JSON(http.StatusOK, healthAnswer{Status: "ok", Version: s.cfg.Version})
+}
+
+// readyz tells whether requests should be sent here: the database answers and
+// the server is not shutting down.
+func (s *Server) readyz(c echo.Context) error {
+	if s.stopping() {
+		return executor.ErrStopping
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), readyTimeout)
+	defer cancel()
+	if err := s.cfg.Store.Ping(ctx); err != nil {
+		p := problemOf(err)
+		if p.status == http.StatusInternalServerError {
+			p = &problem{kind: kindUnavailable, detail: "The database does not answer.", retryAfter: time.Second, cause: err}
+		}
+		return p
+	}
+	return c.JSON(http.StatusOK, healthAnswer{Status: "ready", Version: s.cfg.Version})
+}
+
+func (s *Server) stopping() bool {
+	select {
+	case <-s.cfg.Broker.Draining():
+		return true
+	default:
+		return s.draining.Load()
+	}
+}
+
+// modelEntry is a model that a chain may name.
+type modelEntry struct {
+	ID         string `json:"id"` // provider/model
+	Provider   string `json:"provider"`
+	Label      string `json:"label"` // of the provider, for people
+	Demo       bool   `json:"demo"`  // not a real model
+	Configured bool   `json:"configured"`
+}
+
+func (s *Server) listModels(c echo.Context) error {
+	models := s.cfg.Models.Models()
+	items := make([]modelEntry, len(models))
+	for i, m := range models {
+		items[i] = modelEntry{ID: m.ID, Provider: m.Provider, Label: m.Label, Demo: m.Demo, Configured: m.Configured}
+	}
+	return c.JSON(http.StatusOK, list[modelEntry]{Items: items})
+}
+
+func (s *Server) chainSchema(c echo.Context) error {
+	return c.Blob(http.StatusOK, "application/schema+json", chain.Schema())
+}
