@@ -42,7 +42,7 @@ func (c *Chain) CheckOutput(i int, text string) (json.RawMessage, error) {
 }
 
 // schemaURL is the base of a schema; a schema may refer to itself and to nothing else.
-const schemaURL = "chain:/schema"
+const schemaURL = "chain:///schema"
 
 // closedLoader refuses to load anything.
 type closedLoader struct{}
@@ -75,8 +75,9 @@ func compileSchema(raw json.RawMessage) (*jsonschema.Schema, error) {
 	if errors.As(err, &invalid) {
 		return nil, fmt.Errorf("is not a valid JSON Schema: %s", firstCauses(invalid.Err))
 	}
-	if errors.Is(err, errOutside) {
-		return nil, errOutside
+	var outside *jsonschema.LoadURLError
+	if errors.As(err, &outside) {
+		return nil, fmt.Errorf("refers to %s: %w", shown(outside.URL), errOutside)
 	}
 	return nil, fmt.Errorf("is not a valid JSON Schema: %s", strings.ReplaceAll(err.Error(), schemaURL, ""))
 }
@@ -89,22 +90,41 @@ func firstCauses(err error) string {
 	}
 	const most = 3
 	var causes []string
-	for _, unit := range invalid.BasicOutput().Errors {
-		if unit.Error == nil {
-			continue
+	var walk func(e *jsonschema.ValidationError)
+	walk = func(e *jsonschema.ValidationError) {
+		for _, cause := range e.Causes {
+			walk(cause)
 		}
-		if len(causes) == most {
-			causes = append(causes, "…")
-			break
+		if len(e.Causes) > 0 || len(causes) > most {
+			return
 		}
-		at := unit.InstanceLocation
-		if at == "" {
-			at = "the value"
+		at := "the value"
+		if len(e.InstanceLocation) > 0 {
+			at = strings.Join(e.InstanceLocation, ".")
 		}
-		causes = append(causes, at+": "+unit.Error.String())
+		if unit := e.BasicOutput(); unit.Error != nil {
+			causes = append(causes, at+": "+unit.Error.String())
+		} else if len(unit.Errors) > 0 && unit.Errors[0].Error != nil {
+			causes = append(causes, at+": "+unit.Errors[0].Error.String())
+		}
 	}
-	if len(causes) == 0 {
+	walk(invalid)
+	switch {
+	case len(causes) == 0:
 		return "the value is not allowed"
+	case len(causes) > most:
+		causes[most] = "…"
 	}
-	return strings.Join(causes, "; ")
+	return cutText(strings.Join(causes, "; "), maxReasonBytes)
+}
+
+// maxReasonBytes bounds what is said about a value that does not match: the library's messages quote values.
+const maxReasonBytes = 1000
+
+// cutText shortens a text to n bytes at most, at the boundary of a character.
+func cutText(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }

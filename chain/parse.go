@@ -27,6 +27,10 @@ func Parse(data []byte, f Format) (*Chain, error) {
 		return nil, c.problems()
 	}
 	d := &decoder{c}
+	if !d.is(root, "", kindObject) {
+		locate(root, c.list)
+		return nil, c.problems()
+	}
 	chain := d.chain(root)
 	chain.validate(c)
 	if list := c.problems(); len(list) > 0 {
@@ -426,7 +430,7 @@ func (d *decoder) duration(dst *time.Duration) func(*node, string) {
 		case err != nil || !durationPattern.MatchString(n.text):
 			d.add(at, CodeInvalid, "%s is no duration; write it such as \"60s\", \"15m\" or \"1h30m\"", shown(n.text))
 		case v < time.Millisecond || v > MaxTimeout:
-			d.add(at, CodeOutOfRange, "must be longer than nothing and at most 24h")
+			d.add(at, CodeOutOfRange, "must be from 1ms to 24h")
 		default:
 			*dst = v
 		}

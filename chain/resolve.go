@@ -129,6 +129,9 @@ func (s *scope) known(i int) string {
 	const most = 8
 	var names []string
 	for k := range s.chain.Inputs {
+		if len(names) > most {
+			break
+		}
 		names = append(names, s.chain.Inputs[k].Name)
 	}
 	for _, j := range s.order {
@@ -242,6 +245,7 @@ func (v *validator) template(s *scope, i int, text, at string, query bool) {
 	}
 	p := &v.chain.Prompts[i]
 	seen := make(map[string]bool)
+	bad := 0
 	for seg := range split(text) {
 		if seg.ref == nil {
 			continue
@@ -260,6 +264,9 @@ func (v *validator) template(s *scope, i int, text, at string, query bool) {
 		}
 		if err != nil {
 			v.reference(at, name, err)
+			if bad++; bad > MaxProblems {
+				return
+			}
 		}
 	}
 }

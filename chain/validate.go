@@ -44,7 +44,7 @@ func (c *Chain) validate(col *collector) {
 	v.runes("/description", c.Description, maxTextRunes)
 	v.inputs()
 	if c.Limits.Timeout < 0 || c.Limits.Timeout > MaxTimeout {
-		v.add("/limits/timeout", CodeOutOfRange, "must be longer than nothing and at most 24h")
+		v.add("/limits/timeout", CodeOutOfRange, "must be from 1ms to 24h")
 	}
 	if c.Limits.MaxCostUSD != "" && !jsonNumber.MatchString(c.Limits.MaxCostUSD) {
 		v.add("/limits/maxCostUsd", CodeInvalid, "%s is no decimal number", shown(c.Limits.MaxCostUSD))
@@ -225,7 +225,7 @@ func (v *validator) prompt(p *Prompt, at string) {
 		v.add(at+"/maxTokens", CodeOutOfRange, "must be 1 or more")
 	}
 	if p.Timeout < 0 || p.Timeout > MaxTimeout {
-		v.add(at+"/timeout", CodeOutOfRange, "must be longer than nothing and at most 24h")
+		v.add(at+"/timeout", CodeOutOfRange, "must be from 1ms to 24h")
 	}
 	if p.Retry.Attempts < 1 || p.Retry.Attempts > 10 {
 		v.add(at+"/retry/attempts", CodeOutOfRange, "must be from 1 to 10")

@@ -174,6 +174,9 @@ func (r *yamlReader) value(n ast.Node, at string, depth int) *node {
 		r.c.atLine(line, at, CodeYAML, "infinity and not-a-number are no JSON numbers")
 		return &node{kind: kindNull, line: line}
 	case *ast.StringNode:
+		if v.Token.Type == token.StringType && jsonNumber.MatchString(v.Value) {
+			return r.number(v.Value, at, line) // the parser takes 1e3 for a string
+		}
 		return &node{kind: kindString, text: r.c.text(v.Value, at), line: line}
 	case *ast.LiteralNode:
 		return &node{kind: kindString, text: r.c.text(v.Value.Value, at), line: line}
