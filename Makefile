@@ -1,0 +1,101 @@
+# Chainstream. `make help` lists the targets.
+
+BINARY   := bin/chainstream
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+TOOL     := go tool -modfile=tools/go.mod
+FUZZTIME ?= 30s
+RUNFLAGS ?= --demo-pace=25ms
+
+# Steps follow one another, also under -j: each of them uses all cores itself.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: setup build ## install what is missing, build, and start on http://127.0.0.1:8080
+	@echo "==> starting Chainstream"
+	@exec $(BINARY) serve $(RUNFLAGS)
+
+.PHONY: setup
+setup: ## only install what running needs: PostgreSQL with pgvector
+	@echo "==> looking for what Chainstream needs"
+	@scripts/setup.sh
+
+.PHONY: setup-test
+setup-test:
+	@echo "==> looking for what Chainstream and its tests need"
+	@scripts/setup.sh --test
+
+.PHONY: build
+build: ## build bin/chainstream
+	@echo "==> building $(BINARY) $(VERSION)"
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/chainstream
+
+.PHONY: test
+test: setup-test lint vet test-go e2e ## everything a pull request must pass
+	@echo "==> all passed"
+
+.PHONY: lint
+lint: ## check generated code, formatting, style and imports
+	@echo "==> comparing db/ with migrations/ and queries/"
+	@$(TOOL) sqlc diff
+	@echo "==> linting (the first time, the linter is built: a few minutes)"
+	@$(TOOL) golangci-lint run ./...
+
+.PHONY: vet
+vet:
+	@echo "==> go vet"
+	@go vet ./...
+
+# All packages share one throw-away PostgreSQL; without withpg each package
+# would start its own. Seeds of fuzz targets run as ordinary tests.
+.PHONY: test-go
+test-go: ## Go tests with the race detector
+	@echo "==> Go tests with the race detector"
+	@CGO_ENABLED=1 go run ./internal/pgtest/withpg go test -race -timeout 10m ./...
+
+.PHONY: e2e
+e2e: build test/e2e/node_modules/.installed ## foreign clients and a browser against the real program
+	@echo "==> end-to-end tests"
+	@cd test/e2e && CHAINSTREAM_BINARY="$(CURDIR)/$(BINARY)" npm test
+
+test/e2e/node_modules/.installed: test/e2e/package.json test/e2e/package-lock.json
+	@echo "==> installing the packages of the end-to-end tests"
+	@cd test/e2e && npm ci --no-audit --no-fund --loglevel=error </dev/null
+	@touch $@
+
+.PHONY: generate
+generate: ## write db/ anew from migrations/ and queries/, and all other generated files
+	@echo "==> generating db/"
+	@$(TOOL) sqlc generate
+	@go generate ./...
+
+.PHONY: fmt
+fmt: ## format the Go code
+	@$(TOOL) golangci-lint fmt ./...
+
+.PHONY: bench
+bench: build ## measure; docs/benchmarks.md explains the figures
+	@for program in $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./bench/...); do \
+		echo "==> $$program"; \
+		go run "$$program" $(BENCHFLAGS) || exit 1; \
+	done
+
+# go test fuzzes one target of one package at a time.
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (30s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | grep -v '/node_modules/' | while read -r file; do \
+		package=$$(dirname "$$file"); \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "==> fuzzing $$target in $$package for $(FUZZTIME)"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built; data directories stay
+	@rm -rf bin coverage test/e2e/node_modules
