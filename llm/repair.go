@@ -13,7 +13,7 @@ import (
 // have spread over two strings, when they come in the three-byte form that UTF-8
 // would give them. The zero value is ready; use one per kind of text and call.
 type Repairer struct {
-	held []byte // the start of a character, up to three bytes
+	held []byte // the start of a character, up to five bytes
 }
 
 // Text returns the next piece, and whether anything in it was replaced by
@@ -37,13 +37,17 @@ func (r *Repairer) Text(piece string) (text string, repaired bool) {
 }
 
 // Flush returns what is held back at the end of the answer: nothing, or U+FFFD
-// for a character that was never completed.
+// for what was never completed.
 func (r *Repairer) Flush() (text string, repaired bool) {
 	if len(r.held) == 0 {
 		return "", false
 	}
+	characters := 1
+	if len(r.held) > surrogateLen { // one half of a pair, and the start of the other
+		characters = 2
+	}
 	r.held = r.held[:0]
-	return string(utf8.RuneError), true
+	return strings.Repeat(string(utf8.RuneError), characters), true
 }
 
 func clean(s string) bool {
@@ -93,21 +97,31 @@ func surrogate(s string) rune {
 
 // unfinished returns the length of the character that s ends in the middle of.
 func unfinished(s string) int {
-	if n := len(s) - surrogateLen; n >= 0 {
-		if half := surrogate(s[n:]); half >= 0xD800 && half < 0xDC00 {
-			return surrogateLen
-		}
+	if endsInHighSurrogate(s) {
+		return surrogateLen
 	}
 	for n := 1; n < utf8.UTFMax && n <= len(s); n++ {
 		tail := s[len(s)-n:]
 		if !utf8.RuneStart(tail[0]) {
 			continue
 		}
+		switch {
 		// 0xED and a byte from 0xA0 are two thirds of a surrogate.
-		if !utf8.FullRuneInString(tail) || (n == 2 && tail[0] == 0xED && tail[1] >= 0xA0) {
+		case utf8.FullRuneInString(tail) && (n != 2 || tail[0] != 0xED || tail[1] < 0xA0):
+			return 0
+		case tail[0] == 0xED && endsInHighSurrogate(s[:len(s)-n]):
+			return surrogateLen + n
+		default:
 			return n
 		}
-		return 0
 	}
 	return 0
+}
+
+func endsInHighSurrogate(s string) bool {
+	if len(s) < surrogateLen {
+		return false
+	}
+	half := surrogate(s[len(s)-surrogateLen:])
+	return half >= 0xD800 && half < 0xDC00
 }
