@@ -12,8 +12,12 @@ export class Problem extends Error {
   }
 }
 
-/** The chains, newest page first: {items, nextCursor}. */
-export const listChains = (signal) => call('/api/v1/chains?limit=100', { signal });
+/** Chains: {items, nextCursor}. */
+export function listChains({ cursor, signal } = {}) {
+  const query = new URLSearchParams({ limit: 50 });
+  if (cursor) query.set('cursor', cursor);
+  return call(`/api/v1/chains?${query}`, { signal });
+}
 
 /** A chain by id or name, at its newest version or at the given one. */
 export function loadChain(id, { version, signal } = {}) {
@@ -37,11 +41,11 @@ export function listExecutions({ status, chain, limit = 25, cursor, signal } = {
 export const loadExecution = (id, signal) => call(`/api/v1/executions/${encodeURIComponent(id)}`, { signal });
 
 /**
- * Starts an execution. With the same key the server answers with the same
+ * Starts an execution of the version that is shown. With the same key the server answers with the same
  * execution, so a repeated click or a lost answer cannot start two.
  */
-export const startExecution = (chain, inputs, key) =>
-  call('/api/v1/executions', { method: 'POST', body: { chain, inputs }, headers: { 'Idempotency-Key': key } });
+export const startExecution = ({ id, version }, inputs, key) =>
+  call('/api/v1/executions', { method: 'POST', body: { chain: id, version, inputs }, headers: { 'Idempotency-Key': key } });
 
 /** Asks the server to stop an execution. The log says when it has. */
 export const cancelExecution = (id) => call(`/api/v1/executions/${encodeURIComponent(id)}/cancel`, { method: 'POST' });

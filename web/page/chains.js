@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import { announce, copyButton, demoBadge, errorPanel, h, skeleton } from './dom.js';
-import { executionRows } from './executions.js';
+import { chainAddress, executionRows, refresh } from './executions.js';
 import { inputForm } from './form.js';
 import { plural } from './format.js';
 import { isDemoModel } from './reducer.js';
@@ -32,15 +32,47 @@ export function chainsPage(view) {
   const recent = h('section', { class: 'section', 'aria-labelledby': 'recent-title' });
   view.main.replaceChildren(h('div', { class: 'page' }, h('header', { class: 'page-header' }, h('h1', null, 'Chains')), list, recent));
 
-  api.listChains(view.signal).then(
-    ({ items }) => list.replaceChildren(items.length > 0 ? h('ul', { class: 'cards' }, items.map(chainCard)) : noChains(view)),
-    view.failed(list),
-  );
+  load().catch(view.failed(list));
   view.poll(async () => {
     const { items } = await api.listExecutions({ limit: RECENT, signal: view.signal });
-    recent.replaceChildren(...(items.length > 0 ? [h('h2', { id: 'recent-title' }, 'Recent executions'), executionRows(items)] : []));
+    showRecent(recent, items);
     return items;
   });
+
+  async function load() {
+    const { items, nextCursor } = await api.listChains({ signal: view.signal });
+    if (items.length === 0) {
+      list.replaceChildren(noChains(view));
+      return;
+    }
+    const cards = h('ul', { class: 'cards' }, items.map(chainCard));
+    list.replaceChildren(cards);
+    offerMore(cards, nextCursor);
+  }
+
+  function offerMore(cards, cursor) {
+    if (!cursor) return;
+    const button = h('button', { class: 'button', type: 'button', data: { testid: 'more-chains' } }, 'More chains');
+    const problem = h('div');
+    const footer = h('div', { class: 'pages' }, button, problem);
+    button.addEventListener('click', async () => {
+      button.disabled = true;
+      try {
+        const { items, nextCursor } = await api.listChains({ cursor, signal: view.signal });
+        cards.append(...items.map(chainCard));
+        footer.remove();
+        offerMore(cards, nextCursor);
+      } catch (error) {
+        button.disabled = false;
+        view.failed(problem)(error);
+      }
+    });
+    list.append(footer);
+  }
+}
+
+function showRecent(node, items) {
+  refresh(node, items, () => (items.length > 0 ? [h('h2', { id: 'recent-title' }, 'Recent executions'), executionRows(items)] : []));
 }
 
 function chainCard(chain) {
@@ -51,7 +83,7 @@ function chainCard(chain) {
     null,
     h(
       'a',
-      { class: 'card', href: `#/chains/${encodeURIComponent(chain.name)}`, data: { testid: 'chain-link', chain: chain.name } },
+      { class: 'card', href: chainAddress(chain.id, chain.name), data: { testid: 'chain-link', chain: chain.name } },
       h('span', { class: 'card-title' }, chain.name, demo && demoBadge()),
       h('span', { class: 'card-text' }, chain.description || 'No description'),
       h('span', { class: 'card-meta' }, plural(chain.promptCount ?? models.length, 'prompt'), ' · ', `version ${chain.version}`),
@@ -66,7 +98,7 @@ function noChains(view) {
     button.disabled = true;
     try {
       const chain = await api.createChain(EXAMPLE);
-      view.go(`#/chains/${encodeURIComponent(chain.name)}`);
+      view.go(chainAddress(chain.id, chain.name));
     } catch (error) {
       button.disabled = false;
       problem.replaceChildren(errorPanel(error));
@@ -119,8 +151,8 @@ export function chainPage(view, id, query) {
       ),
     );
     view.poll(async () => {
-      const { items } = await api.listExecutions({ chain: chain.name, limit: 5, signal: view.signal });
-      recent.replaceChildren(...(items.length > 0 ? [h('h2', { id: 'recent-title' }, 'Recent executions'), executionRows(items)] : []));
+      const { items } = await api.listExecutions({ chain: chain.id, limit: 5, signal: view.signal });
+      showRecent(recent, items);
       return items;
     });
   }
@@ -153,7 +185,7 @@ function runForm(view, chain, values) {
     lastBody = body;
     button.disabled = true;
     try {
-      const { executionId } = await api.startExecution(chain.id ?? chain.name, given, key);
+      const { executionId } = await api.startExecution(chain, given, key);
       view.go(`#/executions/${executionId}`);
     } catch (error) {
       button.disabled = false;

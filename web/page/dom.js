@@ -144,8 +144,8 @@ export function announce(message) {
 }
 
 /** The mark of text made by the built-in demo model. */
-export function demoBadge() {
-  return h('span', { class: 'badge', title: 'The built-in demo model: it needs no key and makes no claims' }, 'demo model');
+export function demoBadge(word = 'demo model') {
+  return h('span', { class: 'badge', title: 'The built-in demo model: it needs no key and makes no claims' }, word);
 }
 
 /** Grey bars in the place of lines that are still being loaded. */

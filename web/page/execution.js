@@ -6,7 +6,7 @@
 
 import * as api from './api.js';
 import { copyButton, errorPanel, h, icon, setAttribute, setStatus, setText, status } from './dom.js';
-import { chainName } from './executions.js';
+import { chainAddress, chainName } from './executions.js';
 import { inputValues } from './form.js';
 import { cost, count, duration } from './format.js';
 import { LogPane } from './log.js';
@@ -72,10 +72,10 @@ export function executionPage(view, id, query) {
       execution = await api.loadExecution(id, view.signal);
       inputs.append(inputValues(execution.inputs));
       inputs.hidden = false;
-      header.showRunAgain(`#/chains/${encodeURIComponent(chainName(execution))}?from=${encodeURIComponent(id)}`);
+      header.showRunAgain(`${chainAddress(execution.chainId, chainName(execution))}?from=${encodeURIComponent(id)}`);
       let prompts = execution.prompts ?? [];
       if (!prompts.some((prompt) => prompt.name)) {
-        const chain = await api.loadChain(execution.chainId ?? chainName(execution), { version: execution.chainVersion, signal: view.signal });
+        const chain = await api.loadChain(execution.chainId, { version: execution.chainVersion, signal: view.signal });
         prompts = chain.prompts ?? [];
       }
       plan(live, prompts);
@@ -143,7 +143,7 @@ export function executionPage(view, id, query) {
   }
 
   async function cancel() {
-    if (live.ended || cancelling || !(await confirmed())) return;
+    if (live.ended || cancelling || !(await confirmed()) || live.ended) return;
     cancelling = true;
     invalidate();
     try {
@@ -161,7 +161,8 @@ export function executionPage(view, id, query) {
     function choose(name) {
       panes.dataset.tab = name;
       buttons.forEach((button, index) => button.setAttribute('aria-pressed', String(TABS[index][0] === name)));
-      invalidate();
+      text.shown();
+      log.shown();
     }
     return { node: h('div', { class: 'tabs', role: 'group', 'aria-label': 'Show' }, buttons), choose };
   }
@@ -252,11 +253,14 @@ class Header {
     const scale = `scaleX(${progress.percentage / 100})`;
     if (this.#bar.style.transform !== scale) this.#bar.style.transform = scale;
     const message = word === 'queued' ? 'Waiting for a worker' : progress.message;
-    setText(this.#message, error ? `${error.message}${error.code ? ` (${error.code})` : ''}` : message);
+    setText(this.#message, error ? sentence(error) : message);
     setAttribute(this.#message, 'data-status', word);
     setAttribute(this.#message, 'title', error?.message);
   }
 }
+
+// What went wrong, with its code; that a cancelled execution was cancelled is said already.
+const sentence = ({ message, code }) => (code && code !== 'cancelled' ? `${message} (${code})` : message);
 
 function fact(label, testid) {
   const value = h('dd', { data: { testid } }, '–');

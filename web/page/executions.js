@@ -33,7 +33,7 @@ export function executionsPage(view, query) {
       return [];
     }
     const { items, nextCursor } = answer;
-    list.replaceChildren(items.length > 0 ? executionRows(items) : noExecutions(filter, cursor));
+    refresh(list, items, () => [items.length > 0 ? executionRows(items) : noExecutions(filter, cursor)]);
     pages.replaceChildren(
       ...(cursor ? [h('a', { class: 'button', href: address(filter) }, 'Newest')] : []),
       ...(nextCursor ? [h('a', { class: 'button', href: address(filter, nextCursor), data: { testid: 'older' } }, 'Older')] : []),
@@ -65,6 +65,21 @@ function noExecutions(filter, cursor) {
   );
 }
 
+const shown = new WeakMap();
+
+/**
+ * Fills a node with what build makes of a list, unless the list is the one
+ * already shown. A link that had the focus has it again afterwards.
+ */
+export function refresh(node, items, build) {
+  const key = JSON.stringify(items);
+  if (shown.get(node) === key) return;
+  shown.set(node, key);
+  const focused = node.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
+  node.replaceChildren(...build());
+  if (focused) [...node.querySelectorAll('a')].find((link) => link.getAttribute('href') === focused)?.focus();
+}
+
 /** Executions as a table, one link per row. */
 export function executionRows(items) {
   return h(
@@ -94,7 +109,7 @@ function executionRow(item) {
   const ended = item.finishedAt && item.startedAt ? Date.parse(item.finishedAt) - Date.parse(item.startedAt) : null;
   return h(
     'tr',
-    { data: { testid: 'execution-row', execution: id, status: item.status } },
+    { data: { testid: 'execution-row', execution: id, state: item.status } },
     h('td', null, status(item.status)),
     h(
       'td',
@@ -117,6 +132,9 @@ export function chainName(execution) {
   if (typeof chain === 'string') return chain;
   return execution.chainName ?? chain?.name ?? `chain ${execution.chainId}`;
 }
+
+/** The address of a chain's page: by its name, unless that would be read as an id. */
+export const chainAddress = (id, name) => `#/chains/${encodeURIComponent(/^\d+$/.test(name) ? id : name)}`;
 
 /** Reports whether an execution in this state will change by itself. */
 export const isActive = (state) => state === 'queued' || state === 'running' || state === 'waiting';

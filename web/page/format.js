@@ -36,11 +36,13 @@ export function relative(then, now) {
   return new Date(then).toISOString().slice(0, 10);
 }
 
+const moment = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'long' });
+
 /** The exact moment in local time with its zone, for a title. */
 export function exact(then) {
   const date = new Date(then);
   if (Number.isNaN(date.getTime())) return '';
-  return date.toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'long' });
+  return moment.format(date);
 }
 
 /** Local time of day with milliseconds: "04:00:00.123". */
@@ -49,6 +51,12 @@ export function clock(then) {
   if (Number.isNaN(date.getTime())) return '–';
   const pad = (n, width = 2) => String(n).padStart(width, '0');
   return `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`;
+}
+
+/** The time from one moment to another in seconds: "5.63 s". */
+export function offset(from, to) {
+  const ms = Date.parse(to) - Date.parse(from);
+  return Number.isFinite(ms) ? `${(Math.max(0, ms) / 1000).toFixed(2)} s` : '–';
 }
 
 /** US dollars of a decimal string or number, with as many digits as matter; '' when unknown. */

@@ -1,7 +1,7 @@
 // The pane of events: the log as it is, newest last.
 
 import { copyButton, h, setText } from './dom.js';
-import { clock, exact, plural } from './format.js';
+import { clock, exact, offset, plural } from './format.js';
 
 // Rows beyond this are drawn on request only: thousands would make every
 // layout of the page slow.
@@ -15,12 +15,14 @@ export class LogPane {
   #all = false;
   #deltas = true;
   #hidden = 0;
+  #following = true;
   #onChange;
   #count = h('h2', { class: 'log-count' }, 'Events');
   #box = h('input', { type: 'checkbox', checked: true, data: { testid: 'show-deltas' } });
   #more = h('button', { class: 'button small show-all', type: 'button', hidden: true, data: { testid: 'show-all' } });
+  #empty = h('p', { class: 'hint log-hint' }, 'Every event appears here as it is stored.');
   #rows = h('div', { class: 'log-rows' });
-  #scroller = h('div', { class: 'pane-scroll log-scroll', tabindex: 0, role: 'region', 'aria-label': 'Event log' }, this.#more, this.#rows);
+  #scroller = h('div', { class: 'pane-scroll log-scroll', tabindex: 0, role: 'region', 'aria-label': 'Event log' }, this.#more, this.#empty, this.#rows);
 
   constructor({ onChange }) {
     this.#onChange = onChange;
@@ -30,8 +32,12 @@ export class LogPane {
     });
     this.#more.addEventListener('click', () => {
       this.#all = true;
+      this.#following = false;
       this.#reset();
       this.#scroller.scrollTop = 0;
+    });
+    this.#scroller.addEventListener('scroll', () => {
+      this.#following = this.#scroller.scrollHeight - this.#scroller.scrollTop - this.#scroller.clientHeight < 48;
     });
     this.node = h(
       'section',
@@ -45,9 +51,6 @@ export class LogPane {
     const restarted = events !== this.#events || events.length < this.#drawn;
     if (!restarted && events.length === this.#drawn) return;
     if (restarted) this.#clear(events);
-    const scroller = this.#scroller;
-    const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
-
     const fresh = [];
     for (; this.#drawn < events.length; this.#drawn++) {
       const event = events[this.#drawn];
@@ -55,14 +58,21 @@ export class LogPane {
     }
     this.#append(fresh);
     setText(this.#count, plural(events.length, 'event'));
-    if (atEnd) scroller.scrollTop = scroller.scrollHeight;
+    this.#empty.hidden = events.length > 0;
+    this.shown();
+  }
+
+  /** Goes to the newest row, unless the user has scrolled away from it. */
+  shown() {
+    if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   #append(fresh) {
     const room = this.#all ? Infinity : SHOWN;
     const skipped = Math.max(0, fresh.length - room);
     this.#hidden += skipped;
-    this.#rows.append(...fresh.slice(skipped).map(eventRow));
+    const start = this.#events[0]?.data.timestamp;
+    this.#rows.append(...fresh.slice(skipped).map((event) => eventRow(event, start)));
     for (; this.#rows.childElementCount > room; this.#hidden++) this.#rows.firstChild.remove();
     this.#more.hidden = this.#hidden === 0;
     setText(this.#more, `Show ${plural(this.#hidden, 'earlier event')}`);
@@ -81,7 +91,7 @@ export class LogPane {
   }
 }
 
-function eventRow({ seq, type, data }) {
+function eventRow({ seq, type, data }, start) {
   const row = h(
     'details',
     { class: 'event', data: { testid: 'event-row', seq, type } },
@@ -91,7 +101,7 @@ function eventRow({ seq, type, data }) {
       h('span', { class: 'event-seq' }, seq),
       h('span', { class: 'event-type' }, type),
       h('span', { class: 'event-brief' }, brief(type, data)),
-      h('span', { class: 'event-time', title: exact(data.timestamp) }, clock(data.timestamp)),
+      h('span', { class: 'event-time', title: `${clock(data.timestamp)}, ${exact(data.timestamp)}` }, offset(start, data.timestamp)),
     ),
   );
   row.addEventListener('toggle', () => {

@@ -159,6 +159,15 @@ function appendDelta(state, data, field) {
   prompt[field] += data.text;
 }
 
+// The calls of a prompt are summed until prompt-complete states its total.
+function addUsage(state, data) {
+  const prompt = promptOf(state, data.promptId);
+  const used = (data.inputTokens ?? 0) + (data.outputTokens ?? 0);
+  prompt.inputTokens += data.inputTokens ?? 0;
+  prompt.outputTokens += data.outputTokens ?? 0;
+  prompt.estimated ||= used > 0 && data.usageSource === 'estimated';
+}
+
 function finish(state, data, status, rest) {
   state.status = status;
   state.ended = true;
@@ -274,12 +283,8 @@ const HANDLERS = {
     Object.assign(tool, { done: true, success: data.success, duration: data.duration, error: data.error ?? '' });
   },
 
-  'llm-response'(state, data) {
-    const prompt = promptOf(state, data.promptId);
-    prompt.inputTokens += data.inputTokens ?? 0;
-    prompt.outputTokens += data.outputTokens ?? 0;
-    prompt.estimated ||= data.usageSource === 'estimated';
-  },
+  'llm-response': addUsage,
+  'llm-error': addUsage,
 
   'approval-requested'(state) {
     state.status = 'waiting';

@@ -29,7 +29,7 @@ export class Scrubber {
     });
     this.#play.addEventListener('click', () => (this.#timer ? this.stop() : this.#replay()));
     this.#latest.addEventListener('click', () => this.#leave());
-    this.node = h('footer', { class: 'scrubber', 'aria-label': 'Replay' }, this.#play, this.#range, this.#label, this.#latest);
+    this.node = h('footer', { class: 'scrubber', role: 'group', 'aria-label': 'Replay' }, this.#play, this.#range, this.#label, this.#latest);
   }
 
   /** The state to show. */

@@ -63,7 +63,7 @@ class Row {
   #status = status('queued');
   #name = h('span', { class: 'step-name' });
   #model = h('span', { class: 'step-model' });
-  #badge = demoBadge();
+  #badge = demoBadge('demo');
   #note = h('span', { class: 'step-note' });
   #duration = h('span', { class: 'step-duration' });
   #tokens = h('span', { class: 'step-tokens' });
@@ -88,6 +88,7 @@ class Row {
     setAttribute(this.#model, 'title', prompt.model);
     this.#badge.hidden = !isDemoModel(prompt.model);
     setText(this.#note, note(prompt));
+    setAttribute(this.#note, 'title', prompt.attempt > 1 ? `attempt ${prompt.attempt}` : null);
     setText(this.#duration, time(prompt, now));
     const total = prompt.inputTokens + prompt.outputTokens;
     setText(this.#tokens, total > 0 ? `${prompt.estimated ? '≈ ' : ''}${count(total)} tok` : '');
@@ -96,7 +97,7 @@ class Row {
 }
 
 function note(prompt) {
-  if (prompt.attempt > 1) return `attempt ${prompt.attempt}`;
+  if (prompt.attempt > 1) return `try ${prompt.attempt}`;
   return prompt.cached ? 'cached' : '';
 }
 

@@ -13,6 +13,7 @@ export class TextPane {
   #prompt = null;
   #plain = false;
   #nextDraw = 0;
+  #following = false;
   #timer = 0;
   #onChange;
   #name = h('h2', { class: 'text-name' });
@@ -40,6 +41,9 @@ export class TextPane {
     });
     this.#variables.addEventListener('toggle', () => this.#drawVariables());
     this.#scroller = h('div', { class: 'pane-scroll text-scroll', tabindex: 0, role: 'region', 'aria-label': 'Output' }, this.#variables, this.#reasoning, this.#body, this.#problem, this.#hint);
+    this.#scroller.addEventListener('scroll', () => {
+      this.#following = this.#scroller.scrollHeight - this.#scroller.scrollTop - this.#scroller.clientHeight < 48;
+    });
     this.node = h(
       'section',
       { class: 'pane text', 'aria-label': 'Text' },
@@ -64,7 +68,9 @@ export class TextPane {
     setStatus(this.#status, prompt.state);
     setText(this.#model, prompt.model);
     show(this.#badge, isDemoModel(prompt.model));
-    setText(this.#notes, notesOf(prompt).join(' · '));
+    const notes = notesOf(prompt).join(' · ');
+    setText(this.#notes, notes);
+    setAttribute(this.#notes, 'title', notes);
     show(this.#problem, prompt.error !== null);
     setText(this.#problem, prompt.error ? `${prompt.error.message}${prompt.error.code ? ` (${prompt.error.code})` : ''}` : '');
     const hint = hintOf(prompt);
@@ -81,8 +87,6 @@ export class TextPane {
       this.#timer = setTimeout(this.#onChange, this.#nextDraw - now);
       return;
     }
-    const scroller = this.#scroller;
-    const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
     if (!this.#markdown) {
       this.#body.replaceChildren();
       this.#markdown = new MarkdownView(this.#body);
@@ -91,9 +95,17 @@ export class TextPane {
     setAttribute(this.#body, 'data-live', running ? 'true' : null);
     show(this.#reasoning, prompt.reasoning !== '');
     if (this.#reasoning.open || changed) setText(this.#reasoning.lastChild, prompt.reasoning);
-    if (changed) scroller.scrollTop = running ? scroller.scrollHeight : 0;
-    else if (running && atEnd) scroller.scrollTop = scroller.scrollHeight;
+    if (changed) {
+      this.#following = running;
+      this.#scroller.scrollTop = 0;
+    }
+    if (running) this.shown();
     this.#nextDraw = now + (performance.now() - now) * SHARE_OF_TIME;
+  }
+
+  /** Goes to the last word while one is awaited, unless the user has scrolled away from it. */
+  shown() {
+    if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   #drawVariables() {
