@@ -25,7 +25,7 @@ func TestContextError(t *testing.T) {
 	defer cancelLate()
 
 	tests := map[string]struct {
-		ctx     context.Context
+		ctx     context.Context //nolint:containedctx // the input of the case
 		code    llm.Code
 		matches []error
 	}{

@@ -18,8 +18,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// post sends a completion request and returns status and body.
-func post(ctx context.Context, t *testing.T, url, body string) (*http.Response, string) {
+// answer is a response that was read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// post sends a completion request.
+func post(ctx context.Context, t *testing.T, url, body string) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/chat/completions", strings.NewReader(body))
 	if err != nil {
@@ -34,7 +41,7 @@ func post(ctx context.Context, t *testing.T, url, body string) (*http.Response, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, string(data)
+	return answer{resp.StatusCode, resp.Header, string(data)}
 }
 
 func client(t *testing.T) *http.Client {
@@ -47,7 +54,7 @@ func TestStreamOnTheWire(t *testing.T) {
 	t.Parallel()
 	fake := llmtest.NewServer(t)
 	fake.Script("m", llmtest.Text("a", "\"b\""))
-	resp, body := post(t.Context(), t, fake.URL, `{"model":"m","stream":true,"stream_options":{"include_usage":true}}`)
+	resp := post(t.Context(), t, fake.URL, `{"model":"m","stream":true,"stream_options":{"include_usage":true}}`)
 	const want = `data: {"choices":[{"delta":{"content":"","role":"assistant"},"finish_reason":null,"index":0}],"id":"chatcmpl-fake","model":"m","object":"chat.completion.chunk"}
 
 data: {"id":"chatcmpl-fake","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}
@@ -61,14 +68,14 @@ data: {"choices":[],"id":"chatcmpl-fake","model":"m","object":"chat.completion.c
 data: [DONE]
 
 `
-	if diff := cmp.Diff(want, body); diff != "" {
+	if diff := cmp.Diff(want, resp.body); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
+	if got := resp.header.Get("Content-Type"); got != "text/event-stream" {
 		t.Errorf("Content-Type %q", got)
 	}
-	if _, body := post(t.Context(), t, fake.URL, `{"model":"m","stream":true}`); strings.Contains(body, "usage") {
-		t.Errorf("usage that was not asked for:\n%s", body)
+	if resp := post(t.Context(), t, fake.URL, `{"model":"m","stream":true}`); strings.Contains(resp.body, "usage") {
+		t.Errorf("usage that was not asked for:\n%s", resp.body)
 	}
 }
 
@@ -76,7 +83,7 @@ func TestWholeAnswer(t *testing.T) {
 	t.Parallel()
 	fake := llmtest.NewServer(t)
 	fake.Script("m", append(llmtest.Reply{llmtest.Reasoning("hm")}, llmtest.Text("a", "b")...))
-	resp, body := post(t.Context(), t, fake.URL, `{"model":"m"}`)
+	resp := post(t.Context(), t, fake.URL, `{"model":"m"}`)
 	var got struct {
 		Object  string
 		Choices []struct {
@@ -88,11 +95,11 @@ func TestWholeAnswer(t *testing.T) {
 		}
 		Usage map[string]any
 	}
-	if err := json.Unmarshal([]byte(body), &got); err != nil {
-		t.Fatalf("%v in %s", err, body)
+	if err := json.Unmarshal([]byte(resp.body), &got); err != nil {
+		t.Fatalf("%v in %s", err, resp.body)
 	}
-	if resp.StatusCode != 200 || got.Object != "chat.completion" || len(got.Choices) != 1 || got.Usage["total_tokens"] != 9.0 {
-		t.Fatalf("status %d, body %s", resp.StatusCode, body)
+	if resp.status != http.StatusOK || got.Object != "chat.completion" || len(got.Choices) != 1 || got.Usage["total_tokens"] != 9.0 {
+		t.Fatalf("status %d, body %s", resp.status, resp.body)
 	}
 	if c := got.Choices[0]; c.Message.Content != "ab" || c.Message.Reasoning != "hm" || c.FinishReason != "stop" {
 		t.Errorf("choice %+v", c)
@@ -105,11 +112,10 @@ func TestScriptsAndRecords(t *testing.T) {
 	fake.Script("m", llmtest.Status(503, "Retry-After", "7"), llmtest.Text("ok"))
 	statuses := make([]int, 0, 5)
 	for _, model := range []string{"m", "m", "m", "unknown"} {
-		resp, _ := post(t.Context(), t, fake.URL, `{"model":"`+model+`","stream":true,"messages":[{"role":"user","content":"hi"}]}`)
-		statuses = append(statuses, resp.StatusCode)
+		resp := post(t.Context(), t, fake.URL, `{"model":"`+model+`","stream":true,"messages":[{"role":"user","content":"hi"}]}`)
+		statuses = append(statuses, resp.status)
 	}
-	resp, _ := post(t.Context(), t, fake.URL, `{"model":`)
-	statuses = append(statuses, resp.StatusCode)
+	statuses = append(statuses, post(t.Context(), t, fake.URL, `{"model":`).status)
 	if diff := cmp.Diff([]int{503, 200, 200, 404, 400}, statuses); diff != "" {
 		t.Errorf("statuses (-want +got):\n%s", diff)
 	}
@@ -166,8 +172,9 @@ func TestCloseEndsStalls(t *testing.T) {
 	fake.Script("m", llmtest.Reply{llmtest.Delta("x"), llmtest.Tell(fake.Close), llmtest.Stall()})
 	fake.Script("slow", llmtest.Reply{llmtest.Delta("x"), llmtest.Delay(time.Hour)})
 	for _, model := range []string{"m", "slow"} {
-		if _, body := post(t.Context(), t, fake.URL, `{"model":"`+model+`","stream":true}`); !strings.Contains(body, `"x"`) || strings.Contains(body, "[DONE]") {
-			t.Errorf("body %s", body)
+		resp := post(t.Context(), t, fake.URL, `{"model":"`+model+`","stream":true}`)
+		if !strings.Contains(resp.body, `"x"`) || strings.Contains(resp.body, "[DONE]") {
+			t.Errorf("body %s", resp.body)
 		}
 	}
 }

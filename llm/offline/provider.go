@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -173,9 +174,9 @@ func wait(ctx context.Context, pace time.Duration) error {
 }
 
 func lastUserText(messages []llm.Message) string {
-	for i := len(messages) - 1; i >= 0; i-- {
-		if messages[i].Role == llm.RoleUser {
-			return messages[i].Text
+	for _, m := range slices.Backward(messages) {
+		if m.Role == llm.RoleUser {
+			return m.Text
 		}
 	}
 	return ""
