@@ -80,6 +80,7 @@ var (
 	contextStart    = regexp.MustCompile(`(?i)^\s*(?:<(?:context|knowledge|documents)\b[^>]*>|[#*\s]*(?:retrieved |relevant |additional )?(?:context|knowledge|sources|passages|excerpts)\b[^:]{0,60}:?[*\s]*)$`)
 	contextEnd      = regexp.MustCompile(`(?i)^\s*</(?:context|knowledge|documents)>\s*$`)
 	passageLead     = regexp.MustCompile(`^(?:\[\d{1,4}\]|\(\d{1,4}\)|\d{1,4}[.)]|[-*•>])\s*`)
+	citationLead    = regexp.MustCompile(`^\s*\[\d{1,4}\]`)
 	sentenceEnd     = regexp.MustCompile(`[.!?](?:\s|$)`)
 	markup          = strings.NewReplacer("**", "", "`", "", "\x00", "\uFFFD")
 )
@@ -123,9 +124,13 @@ func splitContext(prompt string) (rest string, passages []string) {
 	var kept, paragraph []string
 	inside := false
 	flush := func() {
-		text := passageLead.ReplaceAllString(oneLine(strings.Join(paragraph, " ")), "")
-		if text != "" && len(passages) < maxPassages {
-			passages = append(passages, firstSentence(text))
+		name := ""
+		if len(paragraph) > 1 && citationLead.MatchString(paragraph[0]) { // the document's name has its own line
+			name = " (" + clip(passageText(paragraph[:1]), maxTopic) + ")"
+			paragraph = paragraph[1:]
+		}
+		if text := passageText(paragraph); text != "" && len(passages) < maxPassages {
+			passages = append(passages, firstSentence(text)+name)
 		}
 		paragraph = paragraph[:0]
 	}
@@ -149,6 +154,10 @@ func splitContext(prompt string) (rest string, passages []string) {
 	}
 	flush()
 	return strings.Join(kept, "\n"), passages
+}
+
+func passageText(paragraph []string) string {
+	return passageLead.ReplaceAllString(oneLine(strings.Join(paragraph, " ")), "")
 }
 
 // splitInstruction separates what the prompt asks for, its first paragraph up to

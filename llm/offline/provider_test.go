@@ -148,10 +148,15 @@ func TestCancelDuringPace(t *testing.T) {
 // the golden files.
 func TestDemoChain(t *testing.T) {
 	t.Parallel()
-	outline := ask(t, user("Write an outline about heat pumps in old houses for engineers.\n"))
-	draft := ask(t, user("Expand "+outline+"\n"))
-	counter := ask(t, user("Contrast "+outline+"\n\nContext:\n\n[1] Old houses lose 40 % of their heat through the roof. More text.\n\n[2] Radiators of 55 degrees are\nenough.\n"))
-	merged := ask(t, user("Merge "+draft+" and "+counter+"\n"))
+	outline := ask(t, user("Write an outline about heat pumps in old houses for engineers."))
+	draft := ask(t, user("Expand this outline about heat pumps in old houses into a draft for engineers.\n\n"+outline+"\n"))
+	counter := ask(t, user("Contrast this outline about heat pumps in old houses with the strongest objections for engineers.\n\n"+outline+
+		"\n\nContext:\n\n[1] roofs.pdf\nOld houses lose 40 % of their heat through the roof. More text.\n\n[2] Radiators of 55 degrees are enough.\n"))
+	merged := ask(t, user("Merge these two texts about heat pumps in old houses into one brief for engineers.\n\n"+draft+"\n\n"+counter+"\n"))
+	// The shortest way to write the same chain reads the same.
+	if short := ask(t, user("Merge "+draft+" and "+counter)); !strings.Contains(short, "brings together the draft and the counterpoint") {
+		t.Errorf("texts in the middle of a line are not found:\n%s", short)
+	}
 
 	for name, text := range map[string]string{"outline": outline, "draft": draft, "counterpoint": counter, "brief": merged} {
 		if !strings.HasSuffix(text, offline.Label) || strings.Count(text, offline.Label) != 1 {
