@@ -235,7 +235,7 @@ function promptCard(prompt) {
     { class: 'prompt-card' },
     h('h3', null, prompt.name, isDemoModel(prompt.model) && demoBadge()),
     h('p', { class: 'mono muted' }, prompt.model),
-    prompt.content && h('p', { class: 'template' }, template(prompt.content)),
+    prompt.content && h('p', { class: 'template' }, template(prompt.content.replaceAll(/\n{2,}/g, '\n'))),
   );
 }
 

@@ -94,7 +94,7 @@ export class LogPane {
 function eventRow({ seq, type, data }, start) {
   const row = h(
     'details',
-    { class: 'event', data: { testid: 'event-row', seq, type } },
+    { class: 'event', data: { testid: 'event-row', seq, type, code: data.code } },
     h(
       'summary',
       null,

@@ -71,8 +71,9 @@ export class TextPane {
     const notes = notesOf(prompt).join(' · ');
     setText(this.#notes, notes);
     setAttribute(this.#notes, 'title', notes);
-    show(this.#problem, prompt.error !== null);
-    setText(this.#problem, prompt.error ? `${prompt.error.message}${prompt.error.code ? ` (${prompt.error.code})` : ''}` : '');
+    const failed = prompt.state === 'failed' && prompt.error !== null;
+    show(this.#problem, failed);
+    setText(this.#problem, failed ? `${prompt.error.message}${prompt.error.code ? ` (${prompt.error.code})` : ''}` : '');
     const hint = hintOf(prompt);
     setText(this.#hint, hint);
     show(this.#hint, hint !== '');
@@ -143,6 +144,7 @@ function toolNote(tool) {
 
 function hintOf(prompt) {
   if (prompt.truncated) return `Only the first ${count(prompt.text.length)} characters are in the log.`;
+  if (prompt.state === 'cancelled') return prompt.text === '' ? 'Cancelled before the first word.' : 'Cancelled here.';
   if (prompt.text !== '') return prompt.finishReason === 'length' ? 'The model stopped at its token limit.' : '';
   switch (prompt.state) {
     case 'queued':
