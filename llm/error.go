@@ -197,7 +197,7 @@ const MaxDetail = 2000
 // secretPattern finds what looks like a credential: bearer tokens and keys with
 // the prefixes that providers use. Providers do echo (parts of) a refused key.
 var secretPattern = regexp.MustCompile(
-	`(?i)\bbearer\s+[A-Za-z0-9._~+/*=-]{6,}|\b(?:sk|pk|rk|key|gsk|xai|hf)[-_][A-Za-z0-9_*.-]{6,}|\bAIza[A-Za-z0-9_*-]{10,}|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
+	`(?i)\bbearer\s+[A-Za-z0-9._~+/*=-]{6,}|\b(?:sk-|pk-|gsk_|xai-|hf_)[A-Za-z0-9_*.-]{6,}|\bAIza[A-Za-z0-9_*-]{10,}|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
 
 // Redact prepares text of a provider for Error.Detail: the given secrets, and
 // whatever looks like a credential, become ***, control characters become

@@ -74,7 +74,7 @@ func TestRedact(t *testing.T) {
 		"bearer":          {"got Authorization: Bearer abc.def-123", nil, "got Authorization: ***"},
 		"Google key":      {"AIzaSyA1234567890abcdef refused", nil, "*** refused"},
 		"JWT":             {"token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9.c2lnbmF0dXJl expired", nil, "token *** expired"},
-		"words stay":      {"the key-value store asked for a risk-free task", nil, "the key-value store asked for a risk-free task"},
+		"words stay":      {"key-management in a risk-free task-force of sk-learn", nil, "key-management in a risk-free task-force of sk-learn"},
 		"control":         {"a\r\nb\x00c\x1b[31m", nil, "a  b c [31m"},
 		"broken UTF-8":    {"a\xffb", nil, "a\uFFFDb"},
 		"white space":     {" \n ", nil, ""},
