@@ -127,7 +127,7 @@ func (s *Server) document(c echo.Context) (*chain.Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	return doc, s.cfg.Runner.Check(doc)
+	return doc, s.cfg.Runner.Check(c.Request().Context(), doc)
 }
 
 func formatOf(m media) chain.Format {

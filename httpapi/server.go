@@ -83,7 +83,7 @@ type Runner interface {
 	// executor.ErrFinished.
 	Cancel(ctx context.Context, id int64) (executor.Execution, error)
 	// Check answers chain.Problems for what this server cannot run.
-	Check(c *chain.Chain) error
+	Check(ctx context.Context, c *chain.Chain) error
 }
 
 // ModelLister lists the models that a chain may name.
@@ -185,7 +185,7 @@ func (s *Server) routes() error {
 	e.DELETE("/api/v1/executions/:id", s.deleteExecution)
 	e.POST("/api/v1/executions/:id/cancel", s.cancel)
 	get("/api/v1/executions/:id/events", s.listEvents)
-	get("/events/:id", s.stream)
+	get(streamRoute, s.stream)
 
 	get("/api/v1/models", s.listModels)
 	get("/schemas/chain.json", s.chainSchema)

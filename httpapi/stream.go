@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	streamRoute = "/events/:id"
+	streamRoute = "/events/:executionId"
 
 	// streamRetry is how long a client waits before it reconnects.
 	streamRetry = 2 * time.Second
@@ -29,7 +29,7 @@ const (
 
 // stream is GET /events/{executionId}.
 func (s *Server) stream(c echo.Context) error {
-	id, ok := pathID(c.Param("id"))
+	id, ok := pathID(c.Param("executionId"))
 	if !ok {
 		return events.ErrNotFound
 	}

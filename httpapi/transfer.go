@@ -104,7 +104,7 @@ func hasAssistants(body []byte) bool {
 // take stores one chain of an import.
 func (s *Server) take(c echo.Context, e *importEntry, doc *chain.Chain, replace bool) error {
 	ctx := c.Request().Context()
-	if err := s.cfg.Runner.Check(doc); err != nil {
+	if err := s.cfg.Runner.Check(ctx, doc); err != nil {
 		list, ok := isProblems(err)
 		if !ok {
 			return err

@@ -161,7 +161,7 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	if err != nil {
 		return executor.Trigger{}, err
 	}
-	if err := s.cfg.Runner.Check(v.Chain); err != nil {
+	if err := s.cfg.Runner.Check(ctx, v.Chain); err != nil {
 		if list, ok := isProblems(err); ok {
 			// The pointers lead into the chain, not into this request.
 			return executor.Trigger{}, invalid("The chain cannot run on this server: " + list.Error())

@@ -1,0 +1,58 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"github.com/chainstream/chainstream/events"
+)
+
+// What tests see of the inside: the parts that are judged by themselves.
+
+// CheckJSON is the strict reader of bodies.
+var CheckJSON = checkJSON
+
+// HeaderJSON writes a list of changes as a header; each text is one change.
+func HeaderJSON(details ...string) string {
+	list := make([]change, len(details))
+	for i, d := range details {
+		list[i].Detail = d
+	}
+	return headerJSON(list)
+}
+
+// Preferred chooses among offered media types.
+var Preferred = preferred
+
+// Source is the log that a loop reads.
+type Source = source
+
+// Sink is what a loop writes to.
+type Sink = sink
+
+// RunLoop runs the loop of a stream that leaves out text deltas if asked, and
+// answers why it ended.
+func RunLoop(ctx context.Context, src Source, out Sink, noDeltas bool, heartbeat time.Duration, draining <-chan struct{}, first []events.Frame) string {
+	l := &loop{source: src, out: out, view: view{noDeltas: noDeltas}, heartbeat: heartbeat, draining: draining}
+	return l.run(ctx, first).String()
+}
+
+// Route is a method and a path that the server answers.
+type Route struct{ Method, Path string }
+
+// Routes answers what the server answers, the files of the web page left out
+// but for the page itself.
+func Routes(s *Server) ([]Route, error) {
+	pages, err := loadPages(s.cfg.Web)
+	if err != nil {
+		return nil, err
+	}
+	delete(pages, "/")
+	var list []Route
+	for _, r := range s.echo.Routes() {
+		if _, file := pages[r.Path]; !file {
+			list = append(list, Route{r.Method, r.Path})
+		}
+	}
+	return list, nil
+}
