@@ -59,7 +59,10 @@ const (
 	defaultStopTimeout = 30 * time.Second
 	quitTimeout        = 5 * time.Second // from an immediate shutdown to SIGKILL
 	pollInterval       = 10 * time.Millisecond
+	silenceLimit       = time.Minute
 	launchTries        = 5 // ports tried before giving up
+
+	cannotConnectNow = "57P03" // SQLSTATE of a server that starts, recovers or stops
 )
 
 // Config says where the cluster lives and how it runs. Only DataDir is needed.
@@ -143,7 +146,13 @@ func (c *Cluster) URL() string {
 // database at less cost, but only from the account of this process.
 func (c *Cluster) SocketURL() string {
 	query := url.Values{"host": {c.socketDir}, "port": {strconv.Itoa(c.port)}, "sslmode": {"disable"}}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, c.password), Path: "/" + database, RawQuery: query.Encode()}
+	u := url.URL{
+		Scheme: "postgres",
+		User:   url.UserPassword(role, c.password),
+		Path:   "/" + database,
+		// Connection strings know no plus sign for a space.
+		RawQuery: strings.ReplaceAll(query.Encode(), "+", "%20"),
+	}
 	return u.String()
 }
 
@@ -293,8 +302,9 @@ func (c *Cluster) launch(ctx context.Context) error {
 	}
 }
 
-// awaitReady connects until the server answers, exits or ctx ends. Recovery
-// after a crash may take minutes, so the only limit is the caller's.
+// awaitReady connects until the server lets us in, exits or ctx ends. Recovery
+// after a crash may take minutes, in which it answers that it is busy; a server
+// that does not even answer is given up after silenceLimit.
 func (c *Cluster) awaitReady(ctx context.Context) error {
 	config, err := pgx.ParseConfig(c.SocketURL())
 	if err != nil {
@@ -303,12 +313,15 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 	config.ConnectTimeout = 5 * time.Second
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
+	answered := time.Now()
 	for {
 		conn, err := pgx.ConnectConfig(ctx, config)
 		if err == nil {
 			return conn.Close(ctx)
 		}
-		if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code != "57P03" { // cannot_connect_now
+		if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == cannotConnectNow {
+			answered = time.Now()
+		} else if pgErr != nil || time.Since(answered) > silenceLimit {
 			return fmt.Errorf("connect to the started database: %w", err)
 		}
 		select {
