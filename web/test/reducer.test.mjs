@@ -163,10 +163,10 @@ test('every event name folds into an empty state without a throw', () => {
   }
 });
 
-test('ten thousand deltas fold in well under a second', () => {
+test('ten thousand deltas fold in well under a second of processor time', () => {
   const events = log(begin(), started(1), ...Array.from({ length: 10_000 }, () => delta(1, 'word ')));
-  const before = performance.now();
+  const before = process.cpuUsage();
   const state = fold(events);
-  assert.ok(performance.now() - before < 1000);
+  assert.ok(process.cpuUsage(before).user < 1_000_000);
   assert.equal(state.prompts.get(1).text.length, 50_000);
 });
