@@ -1,11 +1,9 @@
 package events
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // Frame is one event encoded for a Server-Sent-Events stream. Its bytes are
@@ -24,7 +22,9 @@ func (f Frame) Wire() []byte { return f.wire }
 // Data answers the event's JSON. The caller must not change it.
 func (f Frame) Data() []byte { return f.wire[f.data : f.data+f.size] }
 
-// NewFrame encodes an event. data is jsonb text, which never holds a line end.
+// NewFrame encodes an event in the event stream format of the WHATWG HTML
+// standard, section 9.2. data is jsonb text: its line ends are escaped, so one
+// data line carries it, and seq and type cannot hold one either.
 func NewFrame(seq int64, t Type, data []byte) Frame {
 	const fields = "id: \nevent: \ndata: \n\n"
 	wire := make([]byte, 0, len(fields)+20+len(t)+len(data))
@@ -37,37 +37,6 @@ func NewFrame(seq int64, t Type, data []byte) Frame {
 	wire = append(wire, data...)
 	wire = append(wire, "\n\n"...)
 	return Frame{Seq: seq, Type: t, wire: wire, data: at, size: len(data)}
-}
-
-// errFrameField refuses what the event stream format cannot carry in a field.
-var errFrameField = errors.New("a line end or NUL cannot stand in an id or event field")
-
-// AppendSSE appends one event in the event stream format of the WHATWG HTML
-// standard, section 9.2, for any id, name and data: data is split into one
-// line per CR, LF or CRLF; an id or a name that holds CR, LF or NUL is refused.
-// Empty id or name leave their field out.
-func AppendSSE(dst []byte, id, event string, data []byte) ([]byte, error) {
-	if strings.ContainsAny(id, "\r\n\x00") || strings.ContainsAny(event, "\r\n\x00") {
-		return dst, errFrameField
-	}
-	if id != "" {
-		dst = append(append(append(dst, "id: "...), id...), '\n')
-	}
-	if event != "" {
-		dst = append(append(append(dst, "event: "...), event...), '\n')
-	}
-	for {
-		end := bytes.IndexAny(data, "\r\n")
-		if end < 0 {
-			break
-		}
-		dst = append(append(append(dst, "data: "...), data[:end]...), '\n')
-		if data[end] == '\r' && end+1 < len(data) && data[end+1] == '\n' {
-			end++
-		}
-		data = data[end+1:]
-	}
-	return append(append(append(dst, "data: "...), data...), "\n\n"...), nil
 }
 
 // ErrBadCursor says that a cursor is not a seq.
