@@ -198,7 +198,10 @@ func (c *Cluster) release() {
 
 func (c *Cluster) start(ctx context.Context) error {
 	begin := time.Now()
-	var err error
+	_, err := renderSettings(c.config.Settings) // before anything is touched
+	if err != nil {
+		return err
+	}
 	if c.paths, err = locate(c.config.DataDir); err != nil {
 		return err
 	}

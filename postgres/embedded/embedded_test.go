@@ -1,15 +1,18 @@
 package embedded_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,13 +23,18 @@ import (
 	"github.com/chainstream/chainstream/postgres/embedded"
 )
 
-func TestStartsMakesTheClusterOnceAndKeepsItsData(t *testing.T) {
+func TestStartMakesTheClusterOnceAndKeepsItsData(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(openDir(t), "new", "data dir") // absent, with a space
-	first := start(t, embedded.Config{DataDir: dir})
+	durable := map[string]string{}
+	first := start(t, embedded.Config{DataDir: dir, Settings: durable})
 	query(t, first.URL(), "CREATE TABLE kept AS SELECT 42 AS n")
 	if got := query(t, first.SocketURL(), "SELECT n FROM kept"); got != "42" {
 		t.Errorf("over the socket: n = %s", got)
+	}
+	// A Ctrl-C goes to the process group of the terminal.
+	if group, err := syscall.Getpgid(postmaster(t, dir)); err != nil || group == syscall.Getpgrp() {
+		t.Errorf("PostgreSQL is in our process group %d (%v)", group, err)
 	}
 	stop(t, first)
 	if got := state(t, dir); got != "shut down" {
@@ -36,7 +44,7 @@ func TestStartsMakesTheClusterOnceAndKeepsItsData(t *testing.T) {
 		t.Errorf("Err after Stop: %v", err)
 	}
 
-	second := start(t, embedded.Config{DataDir: dir})
+	second := start(t, embedded.Config{DataDir: dir, Settings: durable})
 	if got := query(t, second.URL(), "SELECT n FROM kept"); got != "42" {
 		t.Errorf("after a second start: n = %s", got)
 	}
@@ -146,23 +154,24 @@ func TestSecondServerOnTheSameData(t *testing.T) {
 // Clusters that are first started at the same moment do not disturb each other.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
-	ports := make(chan string, 3)
-	t.Run("group", func(t *testing.T) {
-		for i := range cap(ports) {
-			t.Run(strconv.Itoa(i), func(t *testing.T) {
-				t.Parallel()
-				cluster := start(t, embedded.Config{DataDir: openDir(t)})
-				ports <- query(t, cluster.URL(), "SHOW port")
-			})
-		}
-	})
-	close(ports)
-	seen := make(map[string]bool)
-	for port := range ports {
-		seen[port] = true
+	var clusters [3]*embedded.Cluster
+	var group sync.WaitGroup
+	for i := range clusters {
+		dir := openDir(t)
+		group.Go(func() {
+			var err error
+			if clusters[i], err = embedded.Start(t.Context(), embedded.Config{DataDir: dir, Settings: quick}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	if len(seen) == 0 {
-		t.Error("no cluster started")
+	group.Wait()
+	for _, cluster := range clusters {
+		if cluster == nil {
+			continue // reported above
+		}
+		query(t, cluster.URL(), "SELECT 1")
+		stop(t, cluster)
 	}
 }
 
@@ -428,6 +437,118 @@ func TestNotInstalled(t *testing.T) {
 	_, err := embedded.Start(t.Context(), embedded.Config{DataDir: openDir(t), BinDir: openDir(t)})
 	if !errors.Is(err, embedded.ErrNotInstalled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// The log of a server that complained for years is cut before it is used.
+func TestLogStaysSmall(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	stop(t, start(t, embedded.Config{DataDir: dir}))
+	path := filepath.Join(dir, "postgres", "server.log")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("an old complaint\n"), 1<<20), 0o600); err != nil { // 17 MiB
+		t.Fatal(err)
+	}
+	start(t, embedded.Config{DataDir: dir})
+	for name, most := range map[string]int64{path: 1 << 20, path + ".1": 8 << 20} {
+		if info, err := os.Stat(name); err != nil || info.Size() > most {
+			t.Errorf("%s is longer than %d or unreadable: %v", name, most, err)
+		}
+	}
+}
+
+// A folder on the way that may not be entered is named, with a remedy where
+// another account is what is missing the right.
+func TestUnreachableDirectory(t *testing.T) {
+	t.Parallel()
+	closed := filepath.Join(openDir(t), "closed")
+	mode, want := os.FileMode(0o700), embedded.ErrNotTraversable
+	if os.Geteuid() != 0 {
+		mode, want = 0, fs.ErrPermission
+	}
+	if err := os.Mkdir(closed, mode); err != nil {
+		t.Fatal(err)
+	}
+	_, err := embedded.Start(t.Context(), embedded.Config{DataDir: filepath.Join(closed, "deeper", "data")})
+	if !errors.Is(err, want) || !strings.Contains(err.Error(), closed) {
+		t.Errorf("error %v, want %v naming %s", err, want, closed)
+	}
+	if want == embedded.ErrNotTraversable && !strings.Contains(err.Error(), "chmod o+x "+closed) {
+		t.Errorf("no remedy in: %v", err)
+	}
+}
+
+// Root needs an account to run PostgreSQL as; for others the setting is void.
+func TestNoAccount(t *testing.T) {
+	t.Parallel()
+	cluster, err := embedded.Start(t.Context(), embedded.Config{DataDir: openDir(t), User: "no-such-user", Settings: quick})
+	if os.Geteuid() == 0 {
+		if !errors.Is(err, embedded.ErrNoAccount) || !strings.Contains(err.Error(), "useradd") {
+			t.Errorf("error %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, cluster)
+}
+
+// A cluster made by an ordinary user is run as that user ever after, also when
+// root starts it in between.
+func TestOrdinaryUserThenRoot(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	var credential *syscall.Credential // ourselves, unless we are root
+	if os.Geteuid() == 0 {
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var uid, gid uint32
+		if _, err := fmt.Sscan(nobody.Uid+" "+nobody.Gid, &uid, &gid); err != nil {
+			t.Fatal(err)
+		}
+		credential = &syscall.Credential{Uid: uid, Gid: gid}
+		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runsAs := func() uint32 {
+		t.Helper()
+		info, err := os.Stat(fmt.Sprintf("/proc/%d", postmaster(t, dir)))
+		if err != nil {
+			if info, err = os.Stat(pidFile(dir)); err != nil { // no /proc here; the server makes this file
+				t.Fatal(err)
+			}
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			t.Fatalf("no owner: %T", info.Sys())
+		}
+		return stat.Uid
+	}
+
+	first := startOwner(t, dir, credential)
+	query(t, first.answer, "SELECT 1")
+	want := runsAs()
+	if credential != nil && want != credential.Uid {
+		t.Errorf("runs as %d, want %d", want, credential.Uid)
+	}
+	first.finish(t)
+
+	second := start(t, embedded.Config{DataDir: dir})
+	query(t, second.URL(), "SELECT 1")
+	if got := runsAs(); got != want {
+		t.Errorf("started by us it runs as %d, want %d", got, want)
+	}
+	stop(t, second)
+
+	third := startOwner(t, dir, credential)
+	query(t, third.answer, "SELECT 1")
+	third.finish(t)
+	if got := state(t, dir); got != "shut down" {
+		t.Errorf("the cluster is %q", got)
 	}
 }
 

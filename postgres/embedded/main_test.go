@@ -29,6 +29,9 @@ const ownerEnv = "CHAINSTREAM_EMBEDDED_TEST_OWNER"
 // lengthy bounds waits for things that normally take well under a second.
 const lengthy = 30 * time.Second
 
+// quick is for tests in which processes are killed, but not the machine.
+var quick = map[string]string{"fsync": "off"}
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(ownerEnv); dir != "" {
 		os.Exit(own(dir))
@@ -40,7 +43,7 @@ func TestMain(m *testing.M) {
 // it when its input ends.
 func own(dir string) int {
 	ctx := context.Background()
-	cluster, err := embedded.Start(ctx, embedded.Config{DataDir: dir})
+	cluster, err := embedded.Start(ctx, embedded.Config{DataDir: dir, Settings: quick})
 	if err != nil {
 		fmt.Println("error:", err)
 		return 1
@@ -106,6 +109,17 @@ func (o *owner) kill(t *testing.T) {
 	_ = o.cmd.Wait() // "signal: killed" is what is wanted
 }
 
+// finish lets the owner stop its cluster and end.
+func (o *owner) finish(t *testing.T) {
+	t.Helper()
+	if err := o.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.cmd.Wait(); err != nil {
+		t.Fatalf("the owner: %v", err)
+	}
+}
+
 func copyProgram(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -138,9 +152,13 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// start starts a cluster that stops with the test.
+// start starts a cluster that stops with the test. Without settings it is a
+// quick one.
 func start(t *testing.T, config embedded.Config) *embedded.Cluster {
 	t.Helper()
+	if config.Settings == nil {
+		config.Settings = quick
+	}
 	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	cluster, err := embedded.Start(t.Context(), config)
 	if err != nil {
