@@ -15,12 +15,12 @@ import (
 // commands is the command line.
 type commands struct {
 	Serve      serveCommand      `cmd:"" help:"Start the server: the web page, the HTTP API and the workers."`
-	//Run        runCommand        `cmd:"" help:"Run a chain from a file and show it live."`
-	//Watch      watchCommand      `cmd:"" help:"Follow an execution, from its first event or from any other."`
-	//Chains     chainsCommand     `cmd:"" help:"List, store, check and move chains."`
-	//Executions executionsCommand `cmd:"" help:"List, start, cancel and read executions."`
-	//Migrate    migrateCommand    `cmd:"" help:"Bring the database schema up, down, or tell where it stands."`
-	//Doctor     doctorCommand     `cmd:"" help:"Say what is missing or misconfigured, and how to mend it."`
+	Run        runCommand        `cmd:"" help:"Run a chain from a file and show it live."`
+	Watch      watchCommand      `cmd:"" help:"Follow an execution, from its first event or from any other."`
+	Chains     chainsCommand     `cmd:"" help:"List, store, check and move chains."`
+	Executions executionsCommand `cmd:"" help:"List, start, cancel and read executions."`
+	Migrate    migrateCommand    `cmd:"" help:"Bring the database schema up, down, or tell where it stands."`
+	Doctor     doctorCommand     `cmd:"" help:"Say what is missing or misconfigured, and how to mend it."`
 	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document of the HTTP API."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }

@@ -68,7 +68,9 @@ func databaseError(err error, where string) error {
 	switch {
 	case errors.Is(err, postgres.ErrNewerSchema):
 		return sentence("%s; start the newer chainstream again, or take the schema back with that one's migrate down", trim(err))
-	case errors.Is(err, embedded.ErrInUse), errors.Is(err, embedded.ErrNotInstalled), errors.Is(err, embedded.ErrVectorMissing),
+	case errors.Is(err, embedded.ErrInUse):
+		return sentence("%s with --data-dir (CHAINSTREAM_DATA_DIR)", trim(err))
+	case errors.Is(err, embedded.ErrNotInstalled), errors.Is(err, embedded.ErrVectorMissing),
 		errors.Is(err, embedded.ErrVersion), errors.Is(err, embedded.ErrNotTraversable), errors.Is(err, embedded.ErrNoAccount):
 		return sentence("%s", trim(err))
 	case strings.Contains(err.Error(), `extension "vector"`), strings.Contains(err.Error(), "vector.control"):
@@ -97,8 +99,10 @@ func databaseError(err error, where string) error {
 	return err
 }
 
-// trim joins the lines of an error.
-func trim(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+// trim joins the lines of an error and leaves out what a user need not know.
+func trim(err error) string {
+	return strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "start embedded database: ")
+}
 
 // reason is the innermost cause of an error, which says in the fewest words why
 // something cannot be reached.

@@ -138,7 +138,7 @@ func (s *server) wire(registry *llm.Registry) error {
 		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
 	})
 	s.api, err = httpapi.New(httpapi.Config{
-		Store: s.store, Runner: runner{s.executor}, Broker: s.broker, Models: registry, Web: web.FS(),
+		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
 		Version: version(), Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
 	})
 	if err != nil {

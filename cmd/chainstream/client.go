@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/chainstream/chainstream/internal/client"
+	"github.com/chainstream/chainstream/internal/sseclient"
+)
+
+// clientFlags say which server a command talks to.
+type clientFlags struct {
+	Server string `help:"Address of the server." default:"http://127.0.0.1:8080" placeholder:"URL" environ:"CHAINSTREAM_SERVER"`
+	JSON   bool   `help:"Print JSON."`
+}
+
+// callTimeout bounds a call that is neither a stream nor a download.
+const callTimeout = time.Minute
+
+// client makes a client of the server.
+func (f clientFlags) client() (*client.Client, error) {
+	c, err := client.New(f.Server)
+	if err != nil {
+		return nil, usage("--server: %s", err)
+	}
+	return c, nil
+}
+
+// call sends one request and reads the answer into v.
+func (f clientFlags) call(ctx context.Context, r client.Request, v any) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return c.Do(ctx, r, v)
+}
+
+// execution is what the command line reads of an execution.
+type execution struct {
+	ID           int64     `json:"executionId"`
+	Status       string    `json:"status"`
+	ChainName    string    `json:"chainName"`
+	ChainVersion int       `json:"chainVersion"`
+	CreatedAt    time.Time `json:"createdAt"`
+	Prompts      []struct {
+		Name       string `json:"name"`
+		Position   int    `json:"position"`
+		Status     string `json:"status"`
+		Attempt    int    `json:"attempt"`
+		ModelID    string `json:"modelId"`
+		Output     string `json:"output"`
+		DurationMS *int64 `json:"durationMs"`
+	} `json:"prompts"`
+	Usage struct {
+		TotalTokens int64 `json:"totalTokens"`
+	} `json:"usage"`
+	Error *struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+	Inputs json.RawMessage `json:"inputs"`
+}
+
+// States that an execution ends in.
+const (
+	stateCompleted = "completed"
+	stateFailed    = "failed"
+	stateCancelled = "cancelled"
+)
+
+func executionPath(id int64) string { return "/api/v1/executions/" + strconv.FormatInt(id, 10) }
+
+func chainPath(name string) string { return "/api/v1/chains/" + url.PathEscape(name) }
+
+// trigger starts an execution. The request carries a key of its own, so that it
+// may be sent twice when a connection breaks under it.
+func trigger(ctx context.Context, c *client.Client, chain string, version int, inputs map[string]json.RawMessage) (execution, error) {
+	body, err := json.Marshal(struct {
+		Chain   string                     `json:"chain"`
+		Version int                        `json:"version,omitempty"`
+		Inputs  map[string]json.RawMessage `json:"inputs"`
+	}{chain, version, inputs})
+	if err != nil {
+		return execution{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var ex execution
+	request := client.Request{Method: http.MethodPost, Path: "/api/v1/executions", Body: body, Key: uuid.NewString()}
+	err = c.Do(ctx, request, &ex)
+	var gone *client.NoServerError
+	if errors.As(err, &gone) && !errors.Is(err, syscall.ECONNREFUSED) && ctx.Err() == nil {
+		err = c.Do(ctx, request, &ex)
+	}
+	return ex, err
+}
+
+// view is the part of a log that is followed.
+type view struct {
+	after    int64
+	types    []string
+	noDeltas bool
+}
+
+func (v view) query() url.Values {
+	q := url.Values{}
+	if v.after > 0 {
+		q.Set("after", strconv.FormatInt(v.after, 10))
+	}
+	if len(v.types) > 0 {
+		q.Set("types", strings.Join(v.types, ","))
+	}
+	if v.noDeltas {
+		q.Set("deltas", "false")
+	}
+	return q
+}
+
+// follow shows the events of an execution until it has ended and answers the
+// state that it ended in. When ctx ends, interrupted is called, if there is one,
+// and following goes on until the execution has ended or a second signal comes.
+func (a *app) follow(ctx context.Context, c *client.Client, id int64, v view, show display, interrupted func(context.Context) error) (state string, err error) {
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	watcher := make(chan struct{})
+	go func() {
+		defer close(watcher)
+		a.awaitInterrupt(ctx, following, stop, interrupted)
+	}()
+	defer func() { stop(); <-watcher }()
+
+	stream := sseclient.Follow(following, sseclient.Config{
+		URL: c.URL("/events/"+strconv.FormatInt(id, 10), v.query()), Client: c.HTTP(), After: v.after,
+		Last: func(event string) bool { return event == eventComplete || event == eventError },
+		OnReconnect: func(r sseclient.Reconnect) {
+			why := "the server closed the stream"
+			if r.Err != nil {
+				why = c.Unreachable(r.Err).Error()
+			}
+			a.remark("reconnecting in %s, last event %d (%s)", r.Wait.Round(time.Millisecond), r.After, why)
+		},
+	})
+	for event, err := range stream {
+		if err != nil {
+			return "", streamError(c, err)
+		}
+		if err := show.show(event); err != nil {
+			return "", err
+		}
+		switch event.Type {
+		case eventComplete:
+			state = stateCompleted
+		case eventError:
+			state = stateFailed
+			if data := decodeEvent(event); data.Code == "cancelled" {
+				state = stateCancelled
+			}
+		}
+	}
+	if state == "" { // the cursor was at the end already
+		var ex execution
+		if err := c.Do(following, client.Request{Path: executionPath(id)}, &ex); err != nil {
+			return "", err
+		}
+		state = ex.Status
+	}
+	return state, nil
+}
+
+// awaitInterrupt lets ctx end the following politely, and a second signal at once.
+func (a *app) awaitInterrupt(ctx, following context.Context, stop context.CancelFunc, interrupted func(context.Context) error) {
+	select {
+	case <-ctx.Done():
+	case <-following.Done():
+		return
+	}
+	if interrupted == nil {
+		stop()
+		return
+	}
+	second, done := signal.NotifyContext(following, os.Interrupt, syscall.SIGTERM)
+	defer done()
+	if err := interrupted(second); err != nil && second.Err() == nil {
+		a.remark("%s", err)
+	}
+	<-second.Done()
+	stop()
+}
+
+// streamError makes a refusal of the stream readable.
+func streamError(c *client.Client, err error) error {
+	var status *sseclient.StatusError
+	switch {
+	case errors.As(err, &status):
+		return client.NewProblem(status.Status, status.ContentType, status.Body)
+	case errors.Is(err, context.Canceled):
+		return &exitError{code: exitCancelled, err: err}
+	}
+	return c.Unreachable(err)
+}
+
+// outcome is the exit code of a command that showed an execution to its end.
+func outcome(state string) error {
+	switch state {
+	case stateCompleted:
+		return nil
+	case stateCancelled:
+		return &exitError{code: exitCancelled}
+	default:
+		return &exitError{code: exitFailed}
+	}
+}

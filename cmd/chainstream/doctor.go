@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/chainstream/chainstream/internal/client"
+	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/postgres"
+	"github.com/chainstream/chainstream/postgres/embedded"
+)
+
+// doctorCommand is chainstream doctor.
+type doctorCommand struct {
+	databaseFlags
+	clientFlags
+}
+
+// Help is shown by chainstream doctor --help.
+func (doctorCommand) Help() string {
+	return `Nothing is changed, except that an embedded database that exists and does not run is started for a moment. The exit code is 1 when something that a server needs is missing.`
+}
+
+// A finding's verdicts.
+const (
+	verdictOK      = "ok"
+	verdictNote    = "note"    // worth knowing, nothing is missing
+	verdictMissing = "missing" // a server cannot work like this
+)
+
+// finding is one thing that was looked at.
+type finding struct {
+	Check   string `json:"check"`
+	Verdict string `json:"verdict"`
+	Detail  string `json:"detail"`
+}
+
+// examination gathers findings.
+type examination struct {
+	app      *app
+	command  *doctorCommand
+	findings []finding
+}
+
+func (e *examination) add(check, verdict, format string, args ...any) {
+	e.findings = append(e.findings, finding{Check: check, Verdict: verdict, Detail: fmt.Sprintf(format, args...)})
+}
+
+// Run examines what a server and a client need.
+func (c *doctorCommand) Run(ctx context.Context, a *app) error {
+	e := &examination{app: a, command: c}
+	serving := e.server(ctx)
+	e.installation()
+	e.database(ctx, serving)
+	e.providers(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	missing := slices.ContainsFunc(e.findings, func(f finding) bool { return f.Verdict == verdictMissing })
+	if err := e.print(missing); err != nil {
+		return err
+	}
+	if missing {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func (e *examination) print(missing bool) error {
+	if e.command.JSON {
+		return e.app.printJSON(map[string]any{"healthy": !missing, "findings": e.findings})
+	}
+	for _, f := range e.findings {
+		if err := e.app.printf("%-8s %-12s %s\n", f.Verdict, f.Check, f.Detail); err != nil {
+			return err
+		}
+	}
+	if missing {
+		return e.app.printf("\nSomething that a server needs is missing.\n")
+	}
+	return e.app.printf("\nNothing is missing.\n")
+}
+
+// probeTimeout bounds each look at another program.
+const probeTimeout = 3 * time.Second
+
+// server looks for a running server and tells whether there is one.
+func (e *examination) server(ctx context.Context) bool {
+	api, err := e.command.client()
+	if err != nil {
+		e.add("server", verdictMissing, "%s", err)
+		return false
+	}
+	defer api.Close()
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var health struct {
+		Status  string `json:"status"`
+		Version string `json:"version"`
+	}
+	err = api.Do(ctx, client.Request{Path: "/readyz"}, &health)
+	var problem *client.Problem
+	switch {
+	case err == nil && health.Status == "":
+		e.add("server", verdictNote, "what answers at %s is no Chainstream server; serve on another port with --addr", e.command.Server)
+	case err == nil:
+		e.add("server", verdictOK, "%s is ready (version %s)", e.command.Server, health.Version)
+		return true
+	case errors.As(err, &problem):
+		e.add("server", verdictMissing, "%s is not ready: %s", e.command.Server, err)
+	default:
+		e.add("server", verdictNote, "%s", err)
+	}
+	return false
+}
+
+// installation looks for PostgreSQL on this machine. It is needed only where
+// the database is the embedded one.
+func (e *examination) installation() {
+	needed := verdictMissing
+	if e.command.DatabaseURL != "" {
+		needed = verdictNote
+	}
+	bin, err := embedded.Find()
+	if err != nil {
+		e.add("postgresql", needed, "%s", trim(err))
+		return
+	}
+	e.add("postgresql", verdictOK, "version %s in %s", bin.Version, bin.BinDir)
+	if bin.HasVector {
+		e.add("pgvector", verdictOK, "installed for PostgreSQL %s", bin.Version)
+	} else {
+		e.add("pgvector", needed, "not installed for PostgreSQL %s; install it with: make setup (in a clone of the Chainstream repository)", bin.Version)
+	}
+}
+
+// database looks at the database that a server started here would use.
+func (e *examination) database(ctx context.Context, serving bool) {
+	if e.command.DatabaseURL != "" {
+		e.schema(ctx, &database{url: e.command.DatabaseURL, where: describeURL(e.command.DatabaseURL)})
+		return
+	}
+	dir, err := e.command.directory(e.app.getenv)
+	if err != nil {
+		e.add("data", verdictMissing, "%s", err)
+		return
+	}
+	if _, err := os.Stat(filepath.Join(dir, "postgres")); errors.Is(err, os.ErrNotExist) {
+		e.writable(dir)
+		e.add("database", verdictNote, "%s holds no database yet; chainstream serve makes it", dir)
+		return
+	}
+	d, err := e.command.open(ctx, e.app.getenv, slog.New(slog.DiscardHandler))
+	switch {
+	case errors.Is(err, embedded.ErrInUse) && serving:
+		e.add("database", verdictOK, "the embedded database in %s runs with the server", dir)
+		return
+	case errors.Is(err, embedded.ErrInUse):
+		e.add("database", verdictNote, "%s is in use by a server on another address; name it with --server", dir)
+		return
+	case err != nil:
+		e.add("database", verdictMissing, "%s", err)
+		return
+	}
+	e.add("data", verdictOK, "%s", dir)
+	e.schema(ctx, d)
+	if err := d.close(); err != nil {
+		e.add("database", verdictMissing, "%s", err)
+	}
+}
+
+// writable tells whether a data directory can be made: the nearest folder above
+// it that exists must be writable.
+func (e *examination) writable(dir string) {
+	at := dir
+	for {
+		info, err := os.Stat(at)
+		if err == nil {
+			if !info.IsDir() {
+				e.add("data", verdictMissing, "%s is not a folder; name another with --data-dir (CHAINSTREAM_DATA_DIR)", at)
+				return
+			}
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) || filepath.Dir(at) == at {
+			e.add("data", verdictMissing, "%s cannot be reached: %s", dir, reason(err))
+			return
+		}
+		at = filepath.Dir(at)
+	}
+	const write, enter = 2, 1
+	if err := syscall.Access(at, write|enter); err != nil {
+		e.add("data", verdictMissing, "you may not write to %s (%s); name a directory of yours with --data-dir (CHAINSTREAM_DATA_DIR)", at, reason(err))
+		return
+	}
+	e.add("data", verdictOK, "%s can be made", dir)
+}
+
+// schema connects and looks at the schema.
+func (e *examination) schema(ctx context.Context, d *database) {
+	store, err := postgres.Open(ctx, postgres.Config{URL: d.url, ConnectTimeout: probeTimeout})
+	if err != nil {
+		e.add("database", verdictMissing, "%s", databaseError(err, d.where))
+		return
+	}
+	store.Close()
+	e.add("database", verdictOK, "%s can be reached", d.where)
+	current, newest, err := postgres.SchemaVersion(ctx, d.url)
+	switch {
+	case err != nil:
+		e.add("schema", verdictMissing, "%s", databaseError(err, d.where))
+	case current > newest:
+		e.add("schema", verdictMissing, "version %d is newer than this program, which knows %d; use the newer chainstream", current, newest)
+	case current < newest:
+		e.add("schema", verdictNote, "version %d of %d; chainstream serve brings it up to date, as does chainstream migrate up", current, newest)
+	default:
+		e.add("schema", verdictOK, "version %d", current)
+	}
+}
+
+// providers looks at the model providers. None is needed: the demo model is
+// always there.
+func (e *examination) providers(ctx context.Context) {
+	e.add("offline", verdictOK, "the demo model offline/echo is built in")
+	httpClient := llm.NewHTTPClient()
+	defer httpClient.CloseIdleConnections()
+	for _, v := range vendors() {
+		switch {
+		case v.key == "":
+			e.local(ctx, httpClient, v)
+		case !v.configured(e.app.getenv):
+			e.add(v.name, verdictNote, "not configured; set %s to use %s", v.key, v.label)
+		default:
+			e.add(v.name, verdictOK, "configured for %s", v.endpoint(e.app.getenv))
+		}
+	}
+}
+
+// local looks whether a model server on one's own machine runs.
+func (e *examination) local(ctx context.Context, httpClient *http.Client, v vendor) {
+	address := v.endpoint(e.app.getenv)
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(address, "/")+"/models", http.NoBody)
+	if err != nil {
+		e.add(v.name, verdictNote, "%s is no address; correct %s", address, v.base)
+		return
+	}
+	resp, err := httpClient.Do(req)
+	if err != nil {
+		e.add(v.name, verdictNote, "does not answer at %s; start %s, or set %s", address, v.label, v.base)
+		return
+	}
+	status := resp.StatusCode
+	if err := resp.Body.Close(); err != nil || status != http.StatusOK {
+		e.add(v.name, verdictNote, "%s answered with status %d; is that %s?", address, status, v.label)
+		return
+	}
+	e.add(v.name, verdictOK, "answers at %s", address)
+}
