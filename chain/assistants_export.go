@@ -182,7 +182,12 @@ func (ex *exporter) template(text, at string) string {
 		if len(seg.ref.path) > 0 {
 			ex.change(at, "the path %s is kept, but assistants do not follow it", shown(seg.ref.String()))
 		}
-		b.WriteString("${" + seg.ref.String() + "}")
+		name := seg.ref.String()
+		if seg.text[0] == '{' {
+			b.WriteString("{{" + name + "}}")
+		} else {
+			b.WriteString("${" + name + "}")
+		}
 	}
 	return b.String()
 }

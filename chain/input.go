@@ -185,11 +185,33 @@ func (in *Input) accept(value any, at string, c *collector) any {
 		}
 		return b
 	case InputJSON:
-		return value
+		return plainNumbers(value)
 	case InputFile:
 		return in.acceptFile(value, at, c)
 	}
 	return wrong(fmt.Sprintf("a value of type %s", shown(string(in.Type))))
+}
+
+// plainNumbers writes every number in a decoded value in its shortest form, so that the value does not depend on how it
+// was stored.
+func plainNumbers(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		return json.Number(shortest(v))
+	case []any:
+		list := make([]any, len(v))
+		for i, item := range v {
+			list[i] = plainNumbers(item)
+		}
+		return list
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for key, item := range v {
+			m[key] = plainNumbers(item)
+		}
+		return m
+	}
+	return value
 }
 
 func (in *Input) acceptText(s, at string, c *collector) any {

@@ -66,6 +66,10 @@ func (d *decoder) object(n *node, at string, f fields) bool {
 			read(n.items[i], pointer)
 			continue
 		}
+		if len(d.list) >= MaxProblems {
+			d.more++ // beyond what is shown, a message is not worth its time
+			continue
+		}
 		d.add(pointer, CodeUnknownField, "there is no field %s here%s", shown(key), suggestion(key, f))
 	}
 	return true
@@ -73,12 +77,10 @@ func (d *decoder) object(n *node, at string, f fields) bool {
 
 // suggestion names the field that differs from the key in letter case and separators only.
 func suggestion(key string, f fields) string {
-	plain := func(s string) string {
-		return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
-	}
 	if len(key) < 64 {
+		plain := strings.NewReplacer("_", "", "-", "", " ", "").Replace(key)
 		for name := range f {
-			if plain(name) == plain(key) {
+			if strings.EqualFold(name, plain) {
 				return ", it is called " + name
 			}
 		}

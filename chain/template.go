@@ -18,7 +18,7 @@ func (r reference) String() string {
 
 // segment is a piece of a template: text, or a reference when ref is not nil.
 type segment struct {
-	text string
+	text string // as it is written, a reference with its braces
 	ref  *reference
 }
 
@@ -49,7 +49,7 @@ func split(template string) iter.Seq[segment] {
 				i++
 				continue
 			}
-			if !yield(segment{ref: &ref}) {
+			if !yield(segment{text: template[i : i+length], ref: &ref}) {
 				return
 			}
 			i += length

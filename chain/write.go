@@ -298,7 +298,7 @@ func (w *yamlWriter) text(s string) {
 // begin with a letter and hold no character with a meaning there.
 var (
 	plainText = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9 _./;()-]{0,200}[A-Za-z0-9_.)])?$`)
-	plainLine = regexp.MustCompile(`^([0-9]+(ms|s|m|h)|[A-Za-z]([A-Za-z0-9 _./;,'$()-]{0,200}[A-Za-z0-9_.)])?)$`)
+	plainLine = regexp.MustCompile(`^([0-9]+([.][0-9]+)?(ms|s|m|h)|[A-Za-z]([A-Za-z0-9 _./;,'$()-]{0,200}[A-Za-z0-9_.)])?)$`)
 )
 
 // isReserved tells whether some version of YAML reads the word as something other than a string.

@@ -2,19 +2,26 @@ package chain
 
 import (
 	"errors"
+	"io"
 	"regexp"
 	"strconv"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/scanner"
 	"github.com/goccy/go-yaml/token"
 )
 
 const (
 	// maxYAMLKeys is the largest number of keys of one YAML object. The parser's time grows with its square.
 	maxYAMLKeys = 1000
+	// maxYAMLBytes is the size of the largest YAML document. Its scanner takes ten times as long as that of JSON.
+	maxYAMLBytes = 2 << 20
+	// maxBlankLines bounds successive blank lines. The scanner's time grows with their square.
+	maxBlankLines = 1000
+	// maxYAMLTokens bounds what the scanner cuts a document into. Ten thousand prompts are about 200,000 tokens.
+	maxYAMLTokens = 250_000
 	// maxAliased is how much text and how many values aliases may repeat in a document, together.
 	maxAliased = 1 << 20
 )
@@ -22,8 +29,16 @@ const (
 // readYAML reads the part of YAML that has a meaning in JSON. Anchors and aliases are understood as long as they repeat
 // little; tags, merge keys, directives, several documents and keys that are not strings are problems.
 func readYAML(data []byte, c *collector) *node {
-	tokens := lexer.Tokenize(string(data))
-	if !checkTokens(tokens, c) {
+	if len(data) > maxYAMLBytes {
+		c.add("", CodeTooLarge, "the document has %d bytes, at most %d are allowed in YAML; send it as JSON", len(data), maxYAMLBytes)
+		return nil
+	}
+	if line := manyBlankLines(data); line > 0 {
+		c.atLine(line, "", CodeTooLarge, "there are more than %d blank lines in a row", maxBlankLines)
+		return nil
+	}
+	tokens, ok := scan(string(data), c)
+	if !ok {
 		return nil
 	}
 	body, ok := parseTokens(tokens, c)
@@ -32,6 +47,53 @@ func readYAML(data []byte, c *collector) *node {
 	}
 	r := &yamlReader{c: c, anchors: make(map[string]*node)}
 	return r.value(body, "", 1)
+}
+
+// manyBlankLines is the line where more than maxBlankLines blank lines have followed one another, 0 when there is none.
+func manyBlankLines(data []byte) int {
+	line, blank := 1, 0
+	for _, b := range data {
+		switch b {
+		case '\n':
+			line++
+			if blank++; blank > maxBlankLines+1 {
+				return line
+			}
+		case ' ', '\t', '\r':
+		default:
+			blank = 0
+		}
+	}
+	return 0
+}
+
+// scan cuts a document into tokens and stops at the first that makes it nested too deep or too large for the recursive
+// parser.
+func scan(text string, c *collector) (token.Tokens, bool) {
+	var s scanner.Scanner
+	s.Init(text)
+	var tokens token.Tokens
+	check := &tokenChecker{c: c}
+	for {
+		more, err := s.Scan()
+		if errors.Is(err, io.EOF) {
+			return tokens, true
+		}
+		if err != nil {
+			if n := len(more); n > 0 && more[n-1].Error != "" {
+				c.atLine(more[n-1].Position.Line, "", CodeSyntax, "not valid YAML: %s", more[n-1].Error)
+			} else {
+				c.add("", CodeSyntax, "not valid YAML")
+			}
+			return nil, false
+		}
+		tokens.Add(more...)
+		for _, t := range more {
+			if !check.accept(t) {
+				return nil, false
+			}
+		}
+	}
 }
 
 // parseTokens runs the YAML parser. It is known to panic on some malformed documents; such a document is reported like
@@ -77,54 +139,68 @@ type block struct {
 	keys   int
 }
 
-// checkTokens refuses, before the recursive parser sees them, documents that are nested too deep or built to be slow.
-// The depth it counts is never more than the real one.
-func checkTokens(tokens token.Tokens, c *collector) bool {
-	var blocks []block
-	var flow []int // keys of the open flow collections
-	headers := 0
-	refuse := func(t *token.Token, code, format string, args ...any) bool {
-		c.atLine(t.Position.Line, "", code, format, args...)
-		return false
+// tokenChecker refuses documents that are nested too deep or built to be slow. The depth it counts is never more than the
+// real one.
+type tokenChecker struct {
+	c       *collector
+	blocks  []block
+	flow    []block // open flow collections, without columns
+	headers int
+	count   int
+}
+
+func (k *tokenChecker) refuse(t *token.Token, code, format string, args ...any) bool {
+	k.c.atLine(t.Position.Line, "", code, format, args...)
+	return false
+}
+
+// accept looks at the next token.
+func (k *tokenChecker) accept(t *token.Token) bool {
+	if k.count++; k.count > maxYAMLTokens {
+		return k.refuse(t, CodeTooLarge, "the document has too many values for YAML; send it as JSON")
 	}
-	for i, t := range tokens {
-		switch t.Type {
-		case token.SequenceStartType, token.MappingStartType:
-			flow = append(flow, 0)
-		case token.SequenceEndType, token.MappingEndType:
-			if len(flow) > 0 {
-				flow = flow[:len(flow)-1]
-			}
-		case token.DocumentHeaderType, token.DocumentEndType:
-			blocks, flow = nil, nil
-			if headers++; headers > 2 {
-				return refuse(t, CodeYAML, "there is more than one document; send one at a time")
-			}
-		case token.MappingKeyType:
-			return refuse(t, CodeYAML, "keys after a question mark are not supported; write key: value")
-		case token.DirectiveType:
-			return refuse(t, CodeYAML, "directives are not supported")
-		case token.SequenceEntryType, token.MappingValueType:
-			list := t.Type == token.SequenceEntryType
-			if len(flow) > 0 {
-				flow[len(flow)-1]++
-				if flow[len(flow)-1] > maxYAMLKeys {
-					return refuse(t, CodeTooMany, "an object has more than %d keys", maxYAMLKeys)
-				}
-				continue
-			}
-			start := t
-			if !list && i > 0 {
-				start = tokens[i-1]
-			}
-			blocks = enterBlock(blocks, start.Position.Column, list)
-			if !list && blocks[len(blocks)-1].keys > maxYAMLKeys {
-				return refuse(t, CodeTooMany, "an object has more than %d keys", maxYAMLKeys)
-			}
+	switch t.Type {
+	case token.SequenceStartType, token.MappingStartType:
+		k.flow = append(k.flow, block{list: t.Type == token.SequenceStartType})
+	case token.SequenceEndType, token.MappingEndType:
+		k.flow = k.flow[:max(len(k.flow)-1, 0)]
+	case token.CollectEntryType:
+		if n := len(k.flow); n > 0 && !k.flow[n-1].list {
+			return k.key(&k.flow[n-1], t)
 		}
-		if len(blocks)+len(flow) > MaxDepth {
-			return refuse(t, CodeTooDeep, "nested deeper than %d levels", MaxDepth)
+	case token.DocumentHeaderType, token.DocumentEndType:
+		k.blocks, k.flow = nil, nil
+		if k.headers++; k.headers > 2 {
+			return k.refuse(t, CodeYAML, "there is more than one document; send one at a time")
 		}
+	case token.MappingKeyType:
+		return k.refuse(t, CodeYAML, "keys after a question mark are not supported; write key: value")
+	case token.DirectiveType:
+		return k.refuse(t, CodeYAML, "directives are not supported")
+	case token.SequenceEntryType, token.MappingValueType:
+		if len(k.flow) > 0 {
+			return k.key(&k.flow[len(k.flow)-1], t)
+		}
+		list := t.Type == token.SequenceEntryType
+		column := t.Position.Column
+		if !list && t.Prev != nil {
+			column = t.Prev.Position.Column
+		}
+		k.blocks = enterBlock(k.blocks, column, list)
+		if top := &k.blocks[len(k.blocks)-1]; !list && !k.key(top, t) {
+			return false
+		}
+	}
+	if len(k.blocks)+len(k.flow) > MaxDepth {
+		return k.refuse(t, CodeTooDeep, "nested deeper than %d levels", MaxDepth)
+	}
+	return true
+}
+
+// key counts a key of an object. In flow style a key counts twice, by its colon and by the comma after it.
+func (k *tokenChecker) key(b *block, t *token.Token) bool {
+	if b.keys++; b.keys > 2*maxYAMLKeys {
+		return k.refuse(t, CodeTooMany, "an object has more than %d keys", maxYAMLKeys)
 	}
 	return true
 }
@@ -137,7 +213,6 @@ func enterBlock(blocks []block, column int, list bool) []block {
 			break
 		}
 		if top.column == column && top.list == list {
-			top.keys++
 			return blocks
 		}
 		if top.column == column && !top.list {
@@ -145,7 +220,7 @@ func enterBlock(blocks []block, column int, list bool) []block {
 		}
 		blocks = blocks[:len(blocks)-1]
 	}
-	return append(blocks, block{column: column, list: list, keys: 1})
+	return append(blocks, block{column: column, list: list})
 }
 
 // yamlReader turns the syntax tree into ours.
