@@ -104,7 +104,7 @@ func (c *call) relay(chunks <-chan chunk, stop context.CancelCauseFunc) (failed 
 			}
 			pending = nil
 			if c.step.run.writer.Seq() > cfg.MaxEvents {
-				c.step.run.cancel(errTooLong)
+				c.step.run.cancel(eventLimit(cfg.MaxEvents))
 			}
 		case <-due:
 		}

@@ -403,5 +403,4 @@ var (
 	errTimeout     = errors.New("the execution's time is up")
 	errLost        = fmt.Errorf("run taken over: %w", events.ErrFenced)
 	errInterrupted = errors.New("the server is shutting down")
-	errTooLong     = errors.New("too many events")
 )

@@ -37,6 +37,11 @@ type failure struct {
 func (f *failure) Error() string { return f.code + ": " + f.message }
 func (f *failure) Unwrap() error { return f.err }
 
+// eventLimit is the cause that ends an execution with too many events.
+type eventLimit int64
+
+func (n eventLimit) Error() string { return fmt.Sprintf("more than %d events", int64(n)) }
+
 var errPromptTimeout = errors.New("the prompt's time is up")
 
 // failureOf translates what ended an attempt. The cause of the context comes
@@ -45,6 +50,7 @@ func failureOf(ctx context.Context, err error) *failure {
 	var known *failure
 	var call *llm.Error
 	var unresolved *chain.UnresolvedError
+	var limit eventLimit
 	switch cause := context.Cause(ctx); {
 	case cause == nil:
 	case errors.Is(cause, errCancelled):
@@ -53,8 +59,8 @@ func failureOf(ctx context.Context, err error) *failure {
 		return &failure{code: codeTimeout, message: "The execution did not finish in its time.", recoverable: true, err: err}
 	case errors.Is(cause, errPromptTimeout):
 		return &failure{code: codePromptTimeout, message: "The prompt did not finish in its time.", recoverable: true, err: err}
-	case errors.Is(cause, errTooLong):
-		return &failure{code: codeLimit, message: "The execution has reached the limit of events (limits.events).", err: err}
+	case errors.As(cause, &limit):
+		return &failure{code: codeLimit, message: fmt.Sprintf("The execution has reached the limit of %d events.", limit), err: err}
 	}
 	switch {
 	case errors.As(err, &known):

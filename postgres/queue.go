@@ -74,6 +74,9 @@ func (s *Store) keyed(ctx context.Context, key executor.IdempotencyKey) (executo
 
 func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {
 	c := t.Version.Chain
+	if t.Inputs == nil {
+		t.Inputs = map[string]any{}
+	}
 	inputs, err := document(t.Inputs)
 	if err != nil {
 		return db.ExecutionInsertParams{}, fmt.Errorf("encode the inputs: %w", err)

@@ -4,18 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 
-	"github.com/golang-migrate/migrate/v4"
-	_ "github.com/golang-migrate/migrate/v4/database/pgx/v5" // registers pgx5://
-	"github.com/golang-migrate/migrate/v4/source/iofs"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainstream/chainstream/migrations"
+	"github.com/chainstream/chainstream/postgres"
 )
 
 // templateLock is the advisory lock under which test processes that share a
@@ -66,7 +63,7 @@ func ensureTemplate(ctx context.Context, admin *pgxpool.Pool, adminURL string) (
 	if err != nil {
 		return "", err
 	}
-	if err := migrateUp(dsn); err != nil {
+	if _, err := postgres.Migrate(ctx, dsn); err != nil {
 		return "", fmt.Errorf("make the test template: %w", err)
 	}
 	rename := "ALTER DATABASE " + pgx.Identifier{draft}.Sanitize() + " RENAME TO " + pgx.Identifier{name}.Sanitize()
@@ -74,29 +71,6 @@ func ensureTemplate(ctx context.Context, admin *pgxpool.Pool, adminURL string) (
 		return "", fmt.Errorf("make the test template: %w", err)
 	}
 	return name, nil
-}
-
-// migrateUp applies all migrations. It does not use the server's own code for
-// that, which is tested with the help of this package.
-func migrateUp(dsn string) (err error) {
-	u, err := url.Parse(dsn)
-	if err != nil {
-		return err
-	}
-	u.Scheme = "pgx5"
-	source, err := iofs.New(migrations.FS, ".")
-	if err != nil {
-		return err
-	}
-	m, err := migrate.NewWithSourceInstance("iofs", source, u.String())
-	if err != nil {
-		return errors.Join(err, source.Close())
-	}
-	defer func() {
-		sourceErr, databaseErr := m.Close()
-		err = errors.Join(err, sourceErr, databaseErr)
-	}()
-	return m.Up()
 }
 
 // fingerprint is a short digest of all files.
