@@ -316,8 +316,8 @@ func isBlockText(s string) bool {
 		return false
 	}
 	for line := range strings.SplitSeq(s, "\n") {
-		if line != "" && strings.TrimSpace(line) == "" {
-			return false
+		if strings.TrimRight(line, " \t") != line {
+			return false // readers disagree about spaces at the end
 		}
 	}
 	for _, r := range s {
