@@ -5,8 +5,9 @@
 // # Documents
 //
 // Parse reads YAML or JSON. It is strict and reports everything that is wrong at once, each with a JSON pointer and a
-// line. Of YAML it takes what JSON can say; anchors and aliases are understood as long as they repeat little. Prompts
-// without a position run one after the prompt before them in the document. Positions are made 1..n.
+// line. Of YAML it takes what JSON can say, up to 2 MiB; anchors and aliases are understood as long as they repeat little.
+// Null is no way to leave a field out. A prompt without a position gets that of the prompt before it in the document plus
+// one. Positions are made 1..n.
 //
 // # Variables
 //
