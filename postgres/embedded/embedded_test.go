@@ -73,7 +73,6 @@ func TestSettings(t *testing.T) {
 		"listen_addresses":           "127.0.0.1",
 		"is_superuser":               "off",
 		"TimeZone":                   "UTC",
-		"lc_collate":                 "C",
 		"unix_socket_permissions":    "0700",
 		"password_encryption":        "scram-sha-256",
 		"default_text_search_config": "pg_catalog.english",
@@ -83,8 +82,9 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	for statement, want := range map[string]string{
-		"SELECT '[1,2]'::vector <-> '[1,4]'": "2",
-		"SELECT upper('straße é')":           "STRAßE É",
+		"SELECT '[1,2]'::vector <-> '[1,4]'":                                    "2",
+		"SELECT datcollate FROM pg_database WHERE datname = current_database()": "C",
+		"SELECT upper('straße é')":                                              "STRAßE É",
 	} {
 		if got := query(t, cluster.URL(), statement); got != want {
 			t.Errorf("%s = %q, want %q", statement, got, want)

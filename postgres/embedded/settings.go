@@ -19,8 +19,8 @@ host  all all 127.0.0.1/32  scram-sha-256
 
 const mebibyte = 1 << 20
 
-// configure writes the server's settings and its access rules. They replace
-// those that initdb left in PostgreSQL's own folder.
+// configure writes the server's settings, which come on top of what initdb left
+// in PostgreSQL's own folder, and its access rules, which replace initdb's.
 func (c *Cluster) configure(ctx context.Context) error {
 	settings := builtinSettings(memory())
 	if _, err := c.account.run(ctx, c.paths.data, "", c.bin.program("postgres"), "-D", c.paths.data,
@@ -92,15 +92,10 @@ func builtinSettings(memory uint64) map[string]string {
 		"logging_collector":       "off", // this package keeps the file small
 		"log_destination":         "stderr",
 
-		"lc_messages":                "C",
-		"lc_monetary":                "C",
-		"lc_numeric":                 "C",
-		"lc_time":                    "C",
-		"default_text_search_config": "pg_catalog.english",
-		"TimeZone":                   "UTC",
-		"password_encryption":        "scram-sha-256",
-		"ssl":                        "off", // loopback and a private socket only
-		"cluster_name":               "chainstream",
+		"TimeZone":            "UTC",
+		"password_encryption": "scram-sha-256",
+		"ssl":                 "off", // loopback and a private socket only
+		"cluster_name":        "chainstream",
 	}
 }
 
@@ -110,6 +105,8 @@ var parameterPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 func renderSettings(settings map[string]string) (string, error) {
 	var text strings.Builder
 	text.WriteString("# Written by Chainstream at every start; changes here are lost.\n")
+	// What initdb found out about the machine: locale, kind of shared memory.
+	text.WriteString("include 'data/postgresql.conf'\n")
 	for _, name := range slices.SortedFunc(maps.Keys(settings), cmp.Compare[string]) {
 		value := settings[name]
 		if !parameterPattern.MatchString(name) || strings.ContainsAny(value, "\n\r\x00") {
