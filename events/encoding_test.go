@@ -65,7 +65,7 @@ func FuzzAppendJSONB(f *testing.F) {
 // parseSSE reads an event stream as the WHATWG HTML standard says (9.2.6).
 func parseSSE(stream string) (id, event, data string, blocks int) {
 	stream = strings.ReplaceAll(strings.ReplaceAll(stream, "\r\n", "\n"), "\r", "\n")
-	for _, line := range strings.Split(stream, "\n") {
+	for line := range strings.SplitSeq(stream, "\n") {
 		field, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
 		switch {

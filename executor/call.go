@@ -54,7 +54,7 @@ func (c *call) make(ctx context.Context) error {
 	err := c.relay(chunks, stop)
 	c.book()
 	if err == nil {
-		return c.succeeded(ctx)
+		return c.succeeded()
 	}
 	if c.step.run.hold.Err() == nil && !errors.Is(err, events.ErrFenced) && !errors.Is(err, events.ErrClosed) {
 		c.failed(ctx, err)
@@ -166,7 +166,7 @@ func (c *call) milliseconds() int64 {
 	return max(c.step.run.e.cfg.Now().Sub(c.began).Milliseconds(), 0)
 }
 
-func (c *call) succeeded(ctx context.Context) error {
+func (c *call) succeeded() error {
 	s := c.step
 	s.state.FinishReason = c.finish
 	c.price()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -120,7 +121,7 @@ type Executor struct {
 	wake        chan struct{} // holds one token: the queue may have something
 
 	stopClaiming context.CancelFunc
-	claiming     context.Context
+	claiming     context.Context //nolint:containedctx // the scope of the background loops, from New to Stop
 	loops        sync.WaitGroup
 
 	mu       sync.Mutex
@@ -315,11 +316,7 @@ func (e *Executor) start(ex Execution) {
 func (e *Executor) held() map[int64]*run {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	held := make(map[int64]*run, len(e.running))
-	for id, r := range e.running {
-		held[id] = r
-	}
-	return held
+	return maps.Clone(e.running)
 }
 
 func (e *Executor) interrupt(cause error) {

@@ -88,7 +88,7 @@ prompts:
 	}
 	var codes []string
 	for _, e := range find(log, events.TypePromptError) {
-		codes = append(codes, e.Data["code"].(string))
+		codes = append(codes, fmt.Sprint(e.Data["code"]))
 	}
 	if diff := cmp.Diff([]string{"unauthorized", "unresolved"}, codes); diff != "" {
 		t.Error(diff)
@@ -394,7 +394,8 @@ prompts:
 		t.Errorf("%d retries", n)
 	}
 	vars := find(log, events.TypeVariableSubstitution)
-	if len(vars) != 1 || vars[0].Data["variables"].(map[string]any)["plan.title"] != "Rivers" {
+	want := map[string]any{"plan.title": "Rivers"}
+	if len(vars) != 1 || !cmp.Equal(vars[0].Data["variables"], any(want)) {
 		t.Errorf("variables: %v", vars)
 	}
 }

@@ -3,6 +3,7 @@ package executor_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -27,9 +28,7 @@ func (library) Retrieve(_ context.Context, q knowledge.Query) (knowledge.Result,
 type panicking struct{ library }
 
 func (panicking) Retrieve(context.Context, knowledge.Query) (knowledge.Result, error) {
-	var m map[string]int
-	m["boom"]++
-	return knowledge.Result{}, nil
+	panic(errors.New("a bug"))
 }
 
 // compileSchemas compiles the published schema of every event.

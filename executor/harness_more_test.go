@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -104,7 +105,7 @@ func text(t *testing.T, log []event, prompt int64, attempt int) string {
 		if e.Data["offset"] != float64(len([]rune(out.String()))) {
 			t.Errorf("event %d: offset %v behind %d characters", e.Seq, e.Data["offset"], len([]rune(out.String())))
 		}
-		out.WriteString(e.Data["text"].(string))
+		out.WriteString(fmt.Sprint(e.Data["text"]))
 	}
 	return out.String()
 }

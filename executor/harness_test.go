@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -40,9 +41,7 @@ func newHarnessOn(t *testing.T, url string, models map[string]llm.Entry, cfg exe
 		t.Fatal(err)
 	}
 	all := map[string]llm.Entry{"offline": {Provider: &offline.Provider{}, Label: "Offline demo", Demo: true}}
-	for name, e := range models {
-		all[name] = e
-	}
+	maps.Copy(all, models)
 	if cfg.Owner == "" {
 		cfg.Owner = "test"
 	}

@@ -182,8 +182,7 @@ func (r *run) prompts(ctx context.Context) error {
 		}
 		siblings.Wait() // a sibling is never left behind, whatever became of the others
 		for _, err := range errs {
-			var f *failure
-			if err != nil && !errors.As(err, &f) {
+			if _, ok := errors.AsType[*failure](err); err != nil && !ok {
 				return err
 			}
 		}
