@@ -90,7 +90,7 @@ func (a account) run(ctx context.Context, dir, input, program string, args ...st
 	cmd := a.command(ctx, dir, program, args...)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.WaitDelay = 5 * time.Second // for children of the program that hold its output
-	dieWithParent(cmd.SysProcAttr, signalOrder.kill)
+	dieWithParent(cmd.SysProcAttr, syscall.SIGKILL)
 	runtime.LockOSThread() // the parent-death signal belongs to the thread
 	defer runtime.UnlockOSThread()
 	out, err := cmd.CombinedOutput()

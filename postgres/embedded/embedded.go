@@ -401,5 +401,9 @@ func (c *Cluster) makeSocketDir() (string, error) {
 
 const socketDirPrefix = "chainstream-pg-"
 
-// signalOrder is how a server is asked to leave, ever less politely.
-var signalOrder = struct{ fast, immediate, kill syscall.Signal }{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL}
+// Signals to a postmaster. A fast shutdown rolls back and writes everything; an
+// immediate one leaves recovery to the next start.
+const (
+	fastShutdown      = syscall.SIGINT
+	immediateShutdown = syscall.SIGQUIT
+)

@@ -51,9 +51,9 @@ func (c *Cluster) endOrphans(ctx context.Context, found []process) error {
 		sig      syscall.Signal
 		patience time.Duration
 	}{
-		{signalOrder.fast, c.config.StopTimeout},
-		{signalOrder.immediate, quitTimeout},
-		{signalOrder.kill, quitTimeout},
+		{fastShutdown, c.config.StopTimeout},
+		{immediateShutdown, quitTimeout},
+		{syscall.SIGKILL, quitTimeout},
 	} {
 		deadline := time.Now().Add(step.patience)
 		signalled := make(map[int]bool)

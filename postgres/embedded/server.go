@@ -46,7 +46,7 @@ func (c *Cluster) spawn() (*server, error) {
 		"-c", "unix_socket_permissions=0700",
 	)
 	cmd.Stdout, cmd.Stderr = log.file, log.file
-	dieWithParent(cmd.SysProcAttr, signalOrder.fast)
+	dieWithParent(cmd.SysProcAttr, fastShutdown)
 
 	s := &server{cmd: cmd, log: log, exited: make(chan struct{})}
 	started := make(chan error, 1)
@@ -85,7 +85,7 @@ func (s *server) stop(ctx context.Context, patience time.Duration) error {
 	if s.isDown() {
 		return nil
 	}
-	if err := s.cmd.Process.Signal(signalOrder.fast); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := s.cmd.Process.Signal(fastShutdown); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop the embedded database: %w", err)
 	}
 	timer := time.NewTimer(patience)
@@ -99,7 +99,7 @@ func (s *server) stop(ctx context.Context, patience time.Duration) error {
 	case <-ctx.Done():
 		reason = context.Cause(ctx)
 	}
-	for _, sig := range []os.Signal{signalOrder.immediate, signalOrder.kill} {
+	for _, sig := range []os.Signal{immediateShutdown, syscall.SIGKILL} {
 		if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("stop the embedded database: %w", err)
 		}
