@@ -77,6 +77,9 @@ func databaseError(err error, where string) error {
 		return sentence("the PostgreSQL server of %s has no pgvector extension, or this role may not create it; "+
 			"install pgvector there (make setup does so on this machine) and run CREATE EXTENSION vector in the database as a superuser", where)
 	}
+	if strings.Contains(err.Error(), "cannot parse `") { // pgx has no sentinel for it; the text hides passwords
+		return sentence("the database URL cannot be read; it has the form postgres://user:password@host:5432/name (--database-url, DATABASE_URL)")
+	}
 	var state interface{ SQLState() string } // *pgconn.PgError, which is known to package postgres alone
 	if errors.As(err, &state) {
 		switch state.SQLState() {
@@ -93,7 +96,7 @@ func databaseError(err error, where string) error {
 	if errors.Is(err, events.ErrUnavailable) {
 		return sentence("%s cannot be reached (%s); check that PostgreSQL runs there and that --database-url (DATABASE_URL) is right", where, reason(err))
 	}
-	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENOENT) {
 		return sentence("%s; name a directory that you may write to with --data-dir (CHAINSTREAM_DATA_DIR)", trim(err))
 	}
 	return err

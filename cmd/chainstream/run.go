@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -65,7 +64,7 @@ func (c *runCommand) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	// An interrupt from here on cancels an execution whose id is known.
-	ex, err := trigger(context.WithoutCancel(ctx), api, fmt.Sprint(stored.Name), stored.Version, inputs)
+	ex, err := trigger(context.WithoutCancel(ctx), api, stored.Name, stored.Version, inputs)
 	if err != nil {
 		return err
 	}
@@ -86,9 +85,9 @@ func (c *runCommand) Run(ctx context.Context, a *app) (err error) {
 }
 
 // startPrivate starts a server of our own on a free port of the loopback
-// interface. Its log shows what goes wrong and nothing else.
+// interface. Its log stays silent about what the transcript shows.
 func (c *runCommand) startPrivate(ctx context.Context, a *app) (*server, error) {
-	logger, err := logFlags{LogFormat: "text", LogLevel: "warn"}.logger(a.stderr)
+	logger, err := logFlags{LogFormat: "text", LogLevel: "error"}.logger(a.stderr)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,149 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	main "github.com/chainstream/chainstream/cmd/chainstream"
+	"github.com/chainstream/chainstream/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// patience bounds what should take moments.
+const patience = 2 * time.Minute
+
+// result is what one command line did.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// environment is the environment of a test: nothing but what it says.
+func environment(values map[string]string) func(string) string {
+	return func(name string) string { return values[name] }
+}
+
+// execute runs one command line to its end.
+func execute(t *testing.T, env map[string]string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	err := main.Run(ctx, args, environment(env), &stdout, &stderr)
+	code := main.Report(err, &stderr)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Fatalf("chainstream %s did not end\n%s", strings.Join(args, " "), stderr.String())
+	}
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// succeed is execute for a command that must succeed; it answers its output.
+func succeed(t *testing.T, env map[string]string, args ...string) string {
+	t.Helper()
+	r := execute(t, env, args...)
+	if r.code != 0 {
+		t.Fatalf("chainstream %s: exit code %d\n%s", strings.Join(args, " "), r.code, r.stderr)
+	}
+	return r.stdout
+}
+
+// watchedOutput is an output that tells when a pattern has been written to it.
+type watchedOutput struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	pattern *regexp.Regexp
+	found   chan []string // the first match
+}
+
+func newWatchedOutput(pattern string) *watchedOutput {
+	return &watchedOutput{pattern: regexp.MustCompile(pattern), found: make(chan []string, 1)}
+}
+
+func (w *watchedOutput) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text.Write(p)
+	if w.pattern != nil {
+		if match := w.pattern.FindStringSubmatch(w.text.String()); match != nil {
+			w.pattern = nil
+			w.found <- match
+		}
+	}
+	return len(p), nil
+}
+
+func (w *watchedOutput) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// serving is a chainstream serve in the background.
+type serving struct {
+	t      *testing.T
+	url    string
+	cancel context.CancelFunc
+	ended  chan error
+	stderr *watchedOutput
+	once   sync.Once
+}
+
+// serve starts a server on a free port and waits until it is up. It is stopped
+// when the test ends.
+func serve(t *testing.T, env map[string]string, args ...string) *serving {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	s := &serving{t: t, cancel: cancel, ended: make(chan error, 1), stderr: newWatchedOutput(`$^`)}
+	stdout := newWatchedOutput(`running at (http://\S+)`)
+	args = append([]string{"serve", "--addr", "127.0.0.1:0", "--offline-pace", "0s", "--log-level", "warn"}, args...)
+	go func() { s.ended <- main.Run(ctx, args, environment(env), stdout, s.stderr) }()
+	select {
+	case match := <-stdout.found:
+		s.url = match[1]
+	case err := <-s.ended:
+		cancel()
+		t.Fatalf("chainstream serve: %v\n%s", err, s.stderr)
+	case <-time.After(patience):
+		cancel()
+		t.Fatalf("chainstream serve is not up\n%s", s.stderr)
+	}
+	t.Cleanup(s.stop)
+	return s
+}
+
+// stop is what a signal does; it must be followed by an orderly end.
+func (s *serving) stop() {
+	s.once.Do(func() {
+		s.cancel()
+		select {
+		case err := <-s.ended:
+			if err != nil {
+				s.t.Errorf("chainstream serve ended with %v\n%s", err, s.stderr)
+			}
+		case <-time.After(patience):
+			s.t.Errorf("chainstream serve did not stop\n%s", s.stderr)
+		}
+	})
+}
+
+// client is the environment of commands that talk to the server.
+func (s *serving) client() map[string]string { return map[string]string{"CHAINSTREAM_SERVER": s.url} }
+
+// file writes a file into a folder of the test.
+func file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
