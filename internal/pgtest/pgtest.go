@@ -60,6 +60,12 @@ type server struct {
 // goroutines that are left when all tests passed, and exits. Options are
 // goleak's, for leaks of others that are known.
 func Main(m *testing.M, options ...goleak.Option) {
+	os.Exit(Run(m, options...))
+}
+
+// Run is Main for a package that has something to do after its tests: it
+// answers the exit code.
+func Run(m *testing.M, options ...goleak.Option) int {
 	process.begin()
 	code := m.Run()
 	if err := process.end(); err != nil {
@@ -72,7 +78,7 @@ func Main(m *testing.M, options ...goleak.Option) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // Database returns the connection string of a new database with the project's
