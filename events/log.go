@@ -66,6 +66,7 @@ type LogConfig struct {
 	Committers int              // connections that commit; default 2
 	MaxEvents  int              // events in one commit; default 2,000
 	MaxBytes   int              // bytes of data in one commit; default 8 MiB
+	Timeout    time.Duration    // of one try to commit, after which its outcome is looked up; default 30 s
 	Now        func() time.Time // default time.Now
 	Logger     *slog.Logger     // default discards
 }
@@ -99,6 +100,7 @@ func NewLog(store AppendStore, broker *Broker, cfg LogConfig) *Log {
 		c := &committer{
 			log: l, wake: make(chan struct{}, 1),
 			maxEvents: cmp.Or(cfg.MaxEvents, 2000), maxBytes: cmp.Or(cfg.MaxBytes, 8<<20),
+			timeout: cmp.Or(cfg.Timeout, 30*time.Second),
 		}
 		l.committers = append(l.committers, c)
 		l.wait.Go(func() { c.run(ctx) })
@@ -146,6 +148,7 @@ type committer struct {
 	log       *Log
 	maxEvents int
 	maxBytes  int
+	timeout   time.Duration
 	wake      chan struct{} // holds one token: something is pending
 
 	mu      sync.Mutex
@@ -264,8 +267,15 @@ const (
 func (c *committer) commit(ctx context.Context, shares []*share) {
 	wait := retryFirst
 	for len(shares) > 0 {
-		stored, err := c.log.store.AppendEvents(ctx, appendsOf(shares))
+		try, cancel := context.WithTimeout(ctx, c.timeout)
+		stored, err := c.log.store.AppendEvents(try, appendsOf(shares))
+		cancel()
 		switch {
+		case err != nil && ctx.Err() != nil:
+			for _, s := range shares {
+				c.fail(s, ErrClosed)
+			}
+			return
 		case err == nil:
 			shares = slices.DeleteFunc(shares, func(s *share) bool {
 				if _, ok := stored[s.ExecutionID]; !ok {
@@ -294,10 +304,7 @@ func (c *committer) commit(ctx context.Context, shares []*share) {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			for _, s := range shares {
-				c.fail(s, ErrClosed)
-			}
-			return
+			continue // the next try fails and says so
 		}
 		wait = min(2*wait, retryMost)
 		shares = c.settle(ctx, shares, false)
@@ -308,7 +315,9 @@ func (c *committer) commit(ctx context.Context, shares []*share) {
 // those that are still to be stored. refused says that the statement ran and
 // left them out.
 func (c *committer) settle(ctx context.Context, shares []*share, refused bool) []*share {
-	probes, err := c.log.store.ProbeAppends(ctx, appendsOf(shares))
+	try, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	probes, err := c.log.store.ProbeAppends(try, appendsOf(shares))
 	if err != nil {
 		return shares // still in doubt: the next try is fenced if it was stored
 	}

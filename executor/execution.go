@@ -71,7 +71,7 @@ type Trigger struct {
 	Version  *chain.Version
 	Inputs   map[string]any  // checked by chain.Chain.CheckInputs
 	Metadata json.RawMessage // object or nil
-	Limits   chain.Limits    // zero fields leave the chain's limits as they are
+	Limits   chain.Limits    // narrow the chain's; zero fields leave them as they are
 	Key      IdempotencyKey  // zero = every trigger makes an execution
 }
 

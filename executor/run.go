@@ -84,6 +84,9 @@ func (r *run) execute() {
 	case errors.Is(err, errInterrupted):
 		r.logger.InfoContext(r.hold, "execution handed over")
 		r.release()
+	case errors.Is(err, events.ErrUnavailable):
+		r.logger.WarnContext(r.hold, "execution given back, the database is away", "error", err)
+		r.release()
 	default:
 		// Not given back at once: whatever is wrong here would be wrong again.
 		r.logger.ErrorContext(r.hold, "execution stopped, another claim follows when its lease runs out", "error", err)
@@ -222,8 +225,7 @@ func (r *run) prompt(ctx context.Context, i int, stream string) (err error) {
 	}
 	s := newStep(r, i, stream, prior)
 	if err := s.attempts(ctx); err != nil {
-		var f *failure
-		if errors.As(err, &f) {
+		if f, ok := errors.AsType[*failure](err); ok {
 			return r.verdict(p, f)
 		}
 		return err

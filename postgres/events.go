@@ -20,7 +20,7 @@ func (s *Store) AppendEvents(ctx context.Context, appends []events.Append) (map[
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.queries.EventAppend(ctx, params)
+	ids, err := s.log.EventAppend(ctx, params)
 	if err != nil {
 		if err = translate(err); errors.Is(err, events.ErrUnavailable) {
 			return nil, events.Transient(err)
@@ -94,7 +94,7 @@ func (s *Store) ProbeAppends(ctx context.Context, appends []events.Append) (map[
 	for i, a := range appends {
 		p.ExecutionIds[i], p.Seqs[i] = a.ExecutionID, a.PrevSeq+1
 	}
-	rows, err := s.queries.EventProbe(ctx, p)
+	rows, err := s.log.EventProbe(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("probe appends: %w", translate(err))
 	}

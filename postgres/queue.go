@@ -82,8 +82,8 @@ func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {
 		return db.ExecutionInsertParams{}, fmt.Errorf("encode the inputs: %w", err)
 	}
 	limits := limitsDocument{TimeoutMS: c.Limits.Timeout.Milliseconds(), MaxCostUSD: c.Limits.MaxCostUSD}
-	if t.Limits.Timeout > 0 {
-		limits.TimeoutMS = t.Limits.Timeout.Milliseconds()
+	if ms := t.Limits.Timeout.Milliseconds(); ms > 0 && (limits.TimeoutMS == 0 || ms < limits.TimeoutMS) {
+		limits.TimeoutMS = ms
 	}
 	if t.Limits.MaxCostUSD != "" {
 		limits.MaxCostUSD = t.Limits.MaxCostUSD
@@ -136,7 +136,7 @@ func (s *Store) ClaimQueued(ctx context.Context, id int64, owner string, lease t
 
 // Renew implements executor.Queue.
 func (s *Store) Renew(ctx context.Context, owner string, ids []int64, lease time.Duration) (map[int64]executor.Lease, error) {
-	rows, err := s.queries.ExecutionRenew(ctx, db.ExecutionRenewParams{Owner: owner, Ids: ids, Lease: lease})
+	rows, err := s.log.ExecutionRenew(ctx, db.ExecutionRenewParams{Owner: owner, Ids: ids, Lease: lease})
 	if err != nil {
 		return nil, fmt.Errorf("renew leases: %w", translate(err))
 	}

@@ -19,16 +19,24 @@ import (
 	"github.com/chainstream/chainstream/events"
 )
 
-// Store is a pool of connections to one database. It is safe for concurrent use.
+// Store is a connection to one database. It is safe for concurrent use. The log
+// is written through connections of its own, so that readers, however many,
+// never keep it waiting.
 type Store struct {
 	pool    *pgxpool.Pool
 	queries *db.Queries
+	logPool *pgxpool.Pool
+	log     *db.Queries
 }
+
+// logConns is enough for the committers of a log, the looking up of an outcome
+// and the renewal of leases.
+const logConns = 4
 
 // Config says how to reach the database.
 type Config struct {
 	URL            string        // postgres:// or keyword form; pool_max_conns and the like are understood
-	MaxConns       int32         // default 20, unless the URL says otherwise
+	MaxConns       int32         // of readers and triggers; default 20, unless the URL asks for more
 	ConnectTimeout time.Duration // of one connection; default 5 s
 }
 
@@ -56,16 +64,26 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", translate(err))
 	}
-	s := &Store{pool: pool, queries: db.New(pool)}
-	if err := s.Ping(ctx); err != nil {
+	lc := pc.Copy()
+	lc.MaxConns, lc.MinConns, lc.MinIdleConns = logConns, 0, 0
+	logPool, err := pgxpool.NewWithConfig(ctx, lc)
+	if err != nil {
 		pool.Close()
+		return nil, fmt.Errorf("open the database: %w", translate(err))
+	}
+	s := &Store{pool: pool, queries: db.New(pool), logPool: logPool, log: db.New(logPool)}
+	if err := s.Ping(ctx); err != nil {
+		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
 // Close gives the connections back.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.pool.Close()
+	s.logPool.Close()
+}
 
 // Ping tells whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
