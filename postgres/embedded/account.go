@@ -84,9 +84,9 @@ func (a account) command(ctx context.Context, dir, program string, args ...strin
 	return cmd
 }
 
-// run runs a program to its end, in a folder that the account can enter, and
-// returns what it printed. The program dies with us.
-func (a account) run(ctx context.Context, dir, input, program string, args ...string) (string, error) {
+// run runs a program to its end, in a folder that the account can enter. What it
+// printed is part of the error. The program dies with us.
+func (a account) run(ctx context.Context, dir, input, program string, args ...string) error {
 	cmd := a.command(ctx, dir, program, args...)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.WaitDelay = 5 * time.Second // for children of the program that hold its output
@@ -98,9 +98,9 @@ func (a account) run(ctx context.Context, dir, input, program string, args ...st
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return string(out), fmt.Errorf("run %s: %w%s", filepath.Base(program), err, quoteOutput(string(out)))
+		return fmt.Errorf("run %s: %w%s", filepath.Base(program), err, quoteOutput(string(out)))
 	}
-	return string(out), nil
+	return nil
 }
 
 // reach makes sure that the account can run PostgreSQL and enter a folder. It
@@ -111,7 +111,7 @@ func (a account) reach(ctx context.Context, bin Installation, dir string) error 
 		return nil
 	}
 	try := func(dir string) error {
-		_, err := a.run(ctx, dir, "", bin.program("postgres"), "--version")
+		err := a.run(ctx, dir, "", bin.program("postgres"), "--version")
 		return err
 	}
 	if err := try("/"); err != nil {

@@ -473,7 +473,7 @@ func TestUnreachableDirectory(t *testing.T) {
 	if !errors.Is(err, want) || !strings.Contains(err.Error(), closed) {
 		t.Errorf("error %v, want %v naming %s", err, want, closed)
 	}
-	if want == embedded.ErrNotTraversable && !strings.Contains(err.Error(), "chmod o+x "+closed) {
+	if errors.Is(want, embedded.ErrNotTraversable) && !strings.Contains(err.Error(), "chmod o+x "+closed) {
 		t.Errorf("no remedy in: %v", err)
 	}
 }

@@ -69,7 +69,7 @@ func (c *Cluster) stage(ctx context.Context, p paths) error {
 	if runtime.GOOS == "darwin" {
 		letters = "en_US.UTF-8"
 	}
-	if _, err := c.account.run(ctx, p.data, "", c.bin.program("initdb"),
+	if err := c.account.run(ctx, p.data, "", c.bin.program("initdb"),
 		"--pgdata", p.data, "--username", defaultUser, "--auth", "reject",
 		"--encoding", "UTF8", "--locale", "C", "--lc-ctype", letters,
 		"--data-checksums", "--no-sync", "--no-instructions"); err != nil {
@@ -87,7 +87,7 @@ func (c *Cluster) stage(ctx context.Context, p paths) error {
 		"GRANT pg_monitor, pg_checkpoint TO " + role,
 		"CREATE DATABASE " + database + " OWNER " + role,
 	}, "\n") + "\n"
-	if _, err := c.account.run(ctx, p.data, statements, c.bin.program("postgres"),
+	if err := c.account.run(ctx, p.data, statements, c.bin.program("postgres"),
 		"--single", "-D", p.data, "-c", "exit_on_error=on", "-c", "fsync=off",
 		"-c", "log_checkpoints=off", "template1"); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (c *Cluster) stage(ctx context.Context, p paths) error {
 	if c.config.Settings["fsync"] == "off" {
 		return nil
 	}
-	_, err := c.account.run(ctx, p.data, "", c.bin.program("initdb"), "--sync-only", "--pgdata", p.data)
+	err := c.account.run(ctx, p.data, "", c.bin.program("initdb"), "--sync-only", "--pgdata", p.data)
 	return err
 }
 

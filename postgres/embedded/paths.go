@@ -142,7 +142,7 @@ func acquire(p paths) (*lock, error) {
 		return nil, fmt.Errorf("open the data directory's lock: %w", err)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer file.Close()
+		defer func() { _ = file.Close() }() // nothing was written to it
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock the data directory: %w", err)
 		}

@@ -203,7 +203,7 @@ func (l *serverLog) trim() error {
 	if err != nil {
 		return err
 	}
-	defer old.Close()
+	defer func() { _ = old.Close() }() // a copy of old log lines: losing some is no harm
 	from := info.Size() - logLimit/2
 	if _, err := io.Copy(old, io.NewSectionReader(l.file, from, logLimit/2)); err != nil {
 		return err
@@ -217,7 +217,7 @@ func (l *serverLog) complaint() string {
 	if err != nil {
 		return ""
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it is only read
 	text, err := io.ReadAll(io.NewSectionReader(file, l.start, 64<<10))
 	if err != nil {
 		return ""

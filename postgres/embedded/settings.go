@@ -23,7 +23,7 @@ const mebibyte = 1 << 20
 // in PostgreSQL's own folder, and its access rules, which replace initdb's.
 func (c *Cluster) configure(ctx context.Context) error {
 	settings := builtinSettings(memory())
-	if _, err := c.account.run(ctx, c.paths.data, "", c.bin.program("postgres"), "-D", c.paths.data,
+	if err := c.account.run(ctx, c.paths.data, "", c.bin.program("postgres"), "-D", c.paths.data,
 		"-C", "wal_compression", "-c", "wal_compression=lz4", "-c", "default_toast_compression=lz4"); err == nil {
 		settings["wal_compression"] = "lz4"
 		settings["default_toast_compression"] = "lz4"
