@@ -221,7 +221,7 @@ func (ex *exporter) field(in *Input, position int) fieldFile {
 		MaxLength: in.MaxLength, MinSelections: in.MinSelections, MaxSelections: in.MaxSelections,
 	}
 	for _, option := range in.Options {
-		o.Choices = append(o.Choices, choiceFile{option.Value, option.Label})
+		o.Choices = append(o.Choices, choiceFile(option))
 	}
 	if len(o.Choices) > 0 || o.Default != nil || o.Required || o.Placeholder != "" || o.MaxLength != nil || o.MinSelections != nil || o.MaxSelections != nil {
 		f.Options = &o

@@ -197,7 +197,6 @@ func rewrite(text string, decide func(raw string, ref reference) (string, bool))
 		}
 		b.WriteString(text[start:i])
 		b.WriteString(strings.Repeat(`\`, slashes)) // each one before braces is written twice
-		start = i
 		ref, length := match(text[i:])
 		if length == 0 {
 			b.WriteByte(text[i])

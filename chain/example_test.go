@@ -17,8 +17,7 @@ prompts:
   - {name: Brief, model: echo, content: "Write up ${outline}", max_tokens: 100}
 `), chain.FormatYAML)
 
-	var problems chain.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[chain.Problems](err); ok {
 		for _, p := range problems {
 			fmt.Println(p.Line, p.Pointer, p.Detail)
 		}

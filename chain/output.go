@@ -71,12 +71,10 @@ func compileSchema(raw json.RawMessage) (*jsonschema.Schema, error) {
 	if err == nil {
 		return schema, nil
 	}
-	var invalid *jsonschema.SchemaValidationError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
 		return nil, fmt.Errorf("is not a valid JSON Schema: %s", firstCauses(invalid.Err))
 	}
-	var outside *jsonschema.LoadURLError
-	if errors.As(err, &outside) {
+	if outside, ok := errors.AsType[*jsonschema.LoadURLError](err); ok {
 		return nil, fmt.Errorf("refers to %s: %w", shown(outside.URL), errOutside)
 	}
 	return nil, fmt.Errorf("is not a valid JSON Schema: %s", strings.ReplaceAll(err.Error(), schemaURL, ""))

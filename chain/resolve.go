@@ -274,8 +274,7 @@ func (v *validator) template(s *scope, i int, text, at string, query bool) {
 // reference reports a reference that stands for nothing; name is how a template writes it.
 func (v *validator) reference(at, name string, err error) {
 	code := CodeInvalid
-	var e *referenceError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*referenceError](err); ok {
 		code = e.code
 	}
 	if name == "" {
