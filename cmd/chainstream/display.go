@@ -123,6 +123,10 @@ func (t *transcript) show(e sseclient.Event) error {
 		t.text(d)
 	case events.TypePromptRetry:
 		p := t.prompt(d.PromptID)
+		if t.live && t.focus != p {
+			p.pending.Reset() // nobody has seen it
+			break
+		}
 		t.flush(p)
 		t.line("! %s: attempt %d in %s, the text above is void: %s", p.name, d.Attempt, milliseconds(d.Delay), d.Reason)
 	case events.TypeKnowledgeRetrieved:

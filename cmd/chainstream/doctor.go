@@ -154,9 +154,10 @@ func (e *examination) database(ctx context.Context, serving bool) {
 		e.add("data", verdictMissing, "%s", err)
 		return
 	}
-	if _, err := os.Stat(filepath.Join(dir, "postgres")); errors.Is(err, os.ErrNotExist) {
-		e.writable(dir)
-		e.add("database", verdictNote, "%s holds no database yet; chainstream serve makes it", dir)
+	if _, err := os.Stat(filepath.Join(dir, "postgres")); err != nil {
+		if e.writable(dir) {
+			e.add("database", verdictNote, "%s holds no database yet; chainstream serve makes it", dir)
+		}
 		return
 	}
 	d, err := e.command.open(ctx, e.app.getenv, slog.New(slog.DiscardHandler))
@@ -180,29 +181,29 @@ func (e *examination) database(ctx context.Context, serving bool) {
 
 // writable tells whether a data directory can be made: the nearest folder above
 // it that exists must be writable.
-func (e *examination) writable(dir string) {
+func (e *examination) writable(dir string) bool {
+	refuse := func(format string, args ...any) bool {
+		e.add("data", verdictMissing, format+"; name a directory of yours with --data-dir (CHAINSTREAM_DATA_DIR)", args...)
+		return false
+	}
 	at := dir
-	for {
-		info, err := os.Stat(at)
-		if err == nil {
-			if !info.IsDir() {
-				e.add("data", verdictMissing, "%s is not a folder; name another with --data-dir (CHAINSTREAM_DATA_DIR)", at)
-				return
-			}
-			break
-		}
-		if !errors.Is(err, os.ErrNotExist) || filepath.Dir(at) == at {
-			e.add("data", verdictMissing, "%s cannot be reached: %s", dir, reason(err))
-			return
-		}
+	info, err := os.Stat(at)
+	for errors.Is(err, os.ErrNotExist) && filepath.Dir(at) != at {
 		at = filepath.Dir(at)
+		info, err = os.Stat(at)
 	}
 	const write, enter = 2, 1
-	if err := syscall.Access(at, write|enter); err != nil {
-		e.add("data", verdictMissing, "you may not write to %s (%s); name a directory of yours with --data-dir (CHAINSTREAM_DATA_DIR)", at, reason(err))
-		return
+	switch {
+	case err != nil:
+		return refuse("%s cannot be reached: %s", dir, reason(err))
+	case !info.IsDir():
+		return refuse("%s is not a folder", at)
 	}
-	e.add("data", verdictOK, "%s can be made", dir)
+	if err := syscall.Access(at, write|enter); err != nil {
+		return refuse("you may not write to %s (%s)", at, reason(err))
+	}
+	e.add("data", verdictOK, "%s can be used", dir)
+	return true
 }
 
 // schema connects and looks at the schema.
