@@ -92,6 +92,26 @@ func newAPI(t *testing.T, s setup) *api {
 	return a
 }
 
+// newFake starts a server on a scripted store, without an executor.
+func newFake(t *testing.T, store *scriptedStore, config func(*httpapi.Config)) *api {
+	t.Helper()
+	a := &api{t: t, logs: &logBuffer{}, broker: events.NewBroker(store, events.BrokerConfig{Poll: 20 * time.Millisecond})}
+	cfg := httpapi.Config{
+		Store: store, Broker: a.broker, Models: llm.NewRegistry(nil), Version: "test",
+		Web:    fstest.MapFS{"index.html": {Data: []byte("<!doctype html>")}},
+		Logger: slog.New(slog.NewTextHandler(a.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if config != nil {
+		config(&cfg)
+	}
+	var err error
+	if a.server, err = httpapi.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	a.listen()
+	return a
+}
+
 // listen serves on a free port until the test ends.
 func (a *api) listen() {
 	a.t.Helper()
@@ -114,6 +134,9 @@ func (a *api) listen() {
 			a.t.Errorf("shut down: %v", err)
 		}
 		<-done
+		if a.exec == nil {
+			return
+		}
 		if err := a.exec.Stop(ctx); err != nil {
 			a.t.Error(err)
 		}
