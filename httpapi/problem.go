@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -205,14 +206,18 @@ var errAborted = errors.New("the answer broke off")
 func (s *Server) fail(err error, c echo.Context) {
 	req, res := c.Request(), c.Response()
 	if errors.Is(err, errAborted) || res.Committed {
-		s.logger.WarnContext(req.Context(), "answer broke off", "request_id", requestID(c), "route", s.route(c), "error", err)
+		level := slog.LevelWarn
+		if req.Context().Err() != nil {
+			level = slog.LevelDebug // the client left
+		}
+		s.logger.Log(req.Context(), level, "answer broke off", "request_id", requestID(c), "route", s.route(c), "error", err)
 		panic(http.ErrAbortHandler)
 	}
-	if req.Context().Err() != nil {
+	p := problemOf(err)
+	if req.Context().Err() != nil && p.kind != kindSlowBody {
 		res.Status = statusClientGone // nobody reads the answer
 		return
 	}
-	p := problemOf(err)
 	if p.status >= http.StatusInternalServerError && p.cause != nil {
 		s.logger.ErrorContext(req.Context(), "request failed", "request_id", requestID(c), "method", req.Method,
 			"route", s.route(c), "status", p.status, "error", p.cause)

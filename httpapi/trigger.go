@@ -268,7 +268,7 @@ func (r *triggerReader) duration(pointer string, raw json.RawMessage) time.Durat
 	err := json.Unmarshal(raw, &text)
 	d, perr := time.ParseDuration(text)
 	if err != nil || perr != nil || d < time.Millisecond || d > chain.MaxTimeout {
-		r.add(pointer, chain.CodeInvalid, fmt.Sprintf("must be a duration such as 90s or 15m, at most %s", chain.MaxTimeout))
+		r.add(pointer, chain.CodeInvalid, fmt.Sprintf("must be a duration such as 90s or 15m, at most %dh", int(chain.MaxTimeout.Hours())))
 		return 0
 	}
 	return d
