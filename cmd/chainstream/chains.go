@@ -299,17 +299,18 @@ func (c *chainsImportCommand) Run(ctx context.Context, a *app) error {
 		if c.JSON {
 			continue
 		}
-		line := fmt.Sprintf("%s: %s", item.Name, item.Result)
+		var text strings.Builder
+		fmt.Fprintf(&text, "%s: %s", item.Name, item.Result)
 		if item.Version > 0 {
-			line += fmt.Sprintf(" as %s, version %d", item.Chain, item.Version)
+			fmt.Fprintf(&text, " as %s, version %d", item.Chain, item.Version)
 		}
 		for _, change := range item.Changes {
-			line += "\n  " + pointed(change.Pointer) + change.Detail
+			text.WriteString("\n  " + pointed(change.Pointer) + change.Detail)
 		}
 		for _, e := range item.Errors {
-			line += "\n  " + pointed(e.Pointer) + e.Detail
+			text.WriteString("\n  " + pointed(e.Pointer) + e.Detail)
 		}
-		if err := a.printf("%s\n", printable(line)); err != nil {
+		if err := a.printf("%s\n", printable(text.String())); err != nil {
 			return err
 		}
 	}

@@ -88,7 +88,7 @@ func (a *app) fromEnvironment(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 			return value, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // kong's way to say "no value"
+	return nil, nil // kong's way to say "no value"
 }
 
 // describeValue adds the environment variable to the help of a flag.

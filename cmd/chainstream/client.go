@@ -130,34 +130,50 @@ func (v view) query() url.Values {
 	return q
 }
 
-// follow shows the events of an execution until it has ended and answers the
-// state that it ended in. When ctx ends, interrupted is called, if there is one,
-// and following goes on until the execution has ended or a second signal comes.
-func (a *app) follow(ctx context.Context, c *client.Client, id int64, v view, show display, interrupted func(context.Context) error) (state string, err error) {
+// follower shows an execution.
+type follower struct {
+	app  *app
+	api  *client.Client
+	id   int64
+	view view
+	show display
+	// interrupted is called when the user interrupts for the first time; the
+	// execution is followed on then, until it has ended or a second interrupt
+	// comes. Without it the first interrupt ends the following.
+	interrupted func(context.Context) error
+	// broken, when it is closed, ends the following; nil never does.
+	broken <-chan struct{}
+}
+
+// follow shows the events until the execution has ended and answers the state
+// that it ended in. The end of ctx is the first interrupt.
+func (f *follower) follow(ctx context.Context) (state string, err error) {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	watcher := make(chan struct{})
 	go func() {
 		defer close(watcher)
-		a.awaitInterrupt(ctx, following, stop, interrupted)
+		f.awaitInterrupt(ctx, following, stop)
 	}()
 	defer func() { stop(); <-watcher }()
 
 	stream := sseclient.Follow(following, sseclient.Config{
-		URL: c.URL("/events/"+strconv.FormatInt(id, 10), v.query()), Client: c.HTTP(), After: v.after,
+		URL: f.api.URL("/events/"+strconv.FormatInt(f.id, 10), f.view.query()), Client: f.api.HTTP(), After: f.view.after,
 		Last: func(event string) bool { return event == eventComplete || event == eventError },
 		OnReconnect: func(r sseclient.Reconnect) {
 			why := "the server closed the stream"
-			if r.Err != nil {
-				why = c.Unreachable(r.Err).Error()
+			if gone := (*client.NoServerError)(nil); errors.As(f.api.Unreachable(r.Err), &gone) {
+				why = "the server does not answer"
+			} else if r.Err != nil {
+				why = r.Err.Error()
 			}
-			a.remark("reconnecting in %s, last event %d (%s)", r.Wait.Round(time.Millisecond), r.After, why)
+			f.app.remark("reconnecting in %s, last event %d (%s)", r.Wait.Round(time.Millisecond), r.After, why)
 		},
 	})
 	for event, err := range stream {
 		if err != nil {
-			return "", streamError(c, err)
+			return "", streamError(f.api, err)
 		}
-		if err := show.show(event); err != nil {
+		if err := f.show.show(event); err != nil {
 			return "", err
 		}
 		switch event.Type {
@@ -172,7 +188,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, id int64, v view, sh
 	}
 	if state == "" { // the cursor was at the end already
 		var ex execution
-		if err := c.Do(following, client.Request{Path: executionPath(id)}, &ex); err != nil {
+		if err := f.api.Do(following, client.Request{Path: executionPath(f.id)}, &ex); err != nil {
 			return "", err
 		}
 		state = ex.Status
@@ -181,23 +197,27 @@ func (a *app) follow(ctx context.Context, c *client.Client, id int64, v view, sh
 }
 
 // awaitInterrupt lets ctx end the following politely, and a second signal at once.
-func (a *app) awaitInterrupt(ctx, following context.Context, stop context.CancelFunc, interrupted func(context.Context) error) {
+func (f *follower) awaitInterrupt(ctx, following context.Context, stop context.CancelFunc) {
+	defer stop()
 	select {
 	case <-ctx.Done():
+	case <-f.broken:
+		return
 	case <-following.Done():
 		return
 	}
-	if interrupted == nil {
-		stop()
+	if f.interrupted == nil {
 		return
 	}
 	second, done := signal.NotifyContext(following, os.Interrupt, syscall.SIGTERM)
 	defer done()
-	if err := interrupted(second); err != nil && second.Err() == nil {
-		a.remark("%s", err)
+	if err := f.interrupted(second); err != nil && second.Err() == nil {
+		f.app.remark("%s", err)
 	}
-	<-second.Done()
-	stop()
+	select {
+	case <-second.Done():
+	case <-f.broken:
+	}
 }
 
 // streamError makes a refusal of the stream readable.

@@ -34,7 +34,7 @@ func (a *app) newDisplay(asJSON bool) display {
 
 // remark tells the user something beside the output.
 func (a *app) remark(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "chainstream: %s\n", printable(fmt.Sprintf(format, args...))) //nolint:errcheck // a remark may be lost
+	fmt.Fprintf(a.stderr, "chainstream: %s\n", printable(fmt.Sprintf(format, args...))) // a remark may be lost
 }
 
 // lines prints one line per event, its data exactly as the log has it.

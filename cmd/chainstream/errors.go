@@ -52,7 +52,7 @@ func report(err error, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled):
 		code, message = exitCancelled, "interrupted"
 	}
-	fmt.Fprintln(stderr, "chainstream:", message) //nolint:errcheck // there is nobody left to tell
+	fmt.Fprintln(stderr, "chainstream:", message) // should that fail, there is nobody left to tell
 	return code
 }
 
@@ -110,8 +110,7 @@ func trim(err error) string {
 // reason is the innermost cause of an error, which says in the fewest words why
 // something cannot be reached.
 func reason(err error) string {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
 	for {

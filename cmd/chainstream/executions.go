@@ -156,7 +156,8 @@ func (c *executionsStartCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Follow {
-		state, err := a.follow(ctx, api, ex.ID, view{}, a.newDisplay(c.JSON), nil)
+		f := follower{app: a, api: api, id: ex.ID, show: a.newDisplay(c.JSON)}
+		state, err := f.follow(ctx)
 		if err != nil {
 			return err
 		}

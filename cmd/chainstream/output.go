@@ -71,7 +71,7 @@ type table struct{ w *tabwriter.Writer }
 
 func (a *app) table(columns ...string) table {
 	t := table{tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)}
-	fmt.Fprintln(t.w, strings.Join(columns, "\t")) //nolint:errcheck // flush tells of errors
+	fmt.Fprintln(t.w, strings.Join(columns, "\t")) // flush tells of errors
 	return t
 }
 
@@ -80,7 +80,7 @@ func (t table) row(cells ...any) {
 	for i, cell := range cells {
 		texts[i] = strings.Join(strings.Fields(printable(fmt.Sprint(cell))), " ")
 	}
-	fmt.Fprintln(t.w, strings.Join(texts, "\t")) //nolint:errcheck // flush tells of errors
+	fmt.Fprintln(t.w, strings.Join(texts, "\t")) // flush tells of errors
 }
 
 func (t table) flush() error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -33,7 +34,7 @@ Examples:
 }
 
 // Run runs the chain and shows it.
-func (c *runCommand) Run(ctx context.Context, a *app) (err error) {
+func (c *runCommand) Run(ctx context.Context, a *app) error {
 	d, err := readDocument(c.File)
 	if err != nil {
 		return err
@@ -45,15 +46,27 @@ func (c *runCommand) Run(ctx context.Context, a *app) (err error) {
 	if _, err := d.chain.CheckInputs(inputs); err != nil {
 		return problemsIn("the input", err)
 	}
-	address := c.Server
-	if address == "" {
-		s, err := c.startPrivate(ctx, a)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, s.stopPrivate()) }()
-		address = s.url()
+	if c.Server != "" {
+		return c.runOn(ctx, a, c.Server, nil, d, inputs)
 	}
+	s, err := c.startPrivate(ctx, a)
+	if err != nil {
+		return err
+	}
+	err = c.runOn(ctx, a, s.url(), s.database.died(), d, inputs)
+	select {
+	case <-s.database.died():
+		err = s.database.failure()
+	default:
+	}
+	if stopErr := s.stopPrivate(); stopErr != nil && err == nil {
+		err = stopErr
+	}
+	return err
+}
+
+// runOn runs the chain on a server. broken is closed when the server cannot go on.
+func (c *runCommand) runOn(ctx context.Context, a *app, address string, broken <-chan struct{}, d *document, inputs map[string]json.RawMessage) error {
 	api, err := clientFlags{Server: address}.client()
 	if err != nil {
 		return err
@@ -68,7 +81,8 @@ func (c *runCommand) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	state, err := a.follow(ctx, api, ex.ID, view{}, a.newDisplay(c.JSON), func(ctx context.Context) error {
+	f := follower{app: a, api: api, id: ex.ID, show: a.newDisplay(c.JSON), broken: broken}
+	f.interrupted = func(ctx context.Context) error {
 		a.remark("cancelling execution %d; interrupt again to leave at once", ex.ID)
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
@@ -77,7 +91,8 @@ func (c *runCommand) Run(ctx context.Context, a *app) (err error) {
 			return nil // it has just ended by itself
 		}
 		return err
-	})
+	}
+	state, err := f.follow(ctx)
 	if err != nil {
 		return err
 	}

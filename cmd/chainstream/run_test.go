@@ -195,7 +195,7 @@ func TestRunEmbedded(t *testing.T) {
 func dataDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { //nolint:gosec // it is passed through
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "data")

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/examples"
@@ -48,10 +50,11 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 		}
 		return err
 	}
-	if err := s.seed(ctx); err != nil {
+	begin, err := s.seed(ctx)
+	if err != nil {
 		logger.WarnContext(ctx, "example chains not stored", "error", err)
 	}
-	a.banner(s)
+	a.banner(s, begin)
 	logger.InfoContext(ctx, "server ready", "url", s.url(), "workers", c.Workers, "version", version())
 
 	var failure error
@@ -66,48 +69,73 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 	// ctx has had its signal; the next one hurries.
 	hurry, done := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM)
 	defer done()
-	if err := s.stop(hurry); err != nil {
-		logger.WarnContext(hurry, "not everything stopped in order", "error", err)
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.stop(hurry) }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			logger.WarnContext(hurry, "not everything stopped in order", "error", err)
+		}
+	case <-time.After(c.ShutdownTimeout + lastWait):
+		// Something waits for a database that is away. What was shown is stored,
+		// and leases run out, so nothing is lost by leaving.
+		return errors.Join(failure, errors.New("the server did not stop in time; what was running is continued by the next start"))
 	}
 	logger.InfoContext(hurry, "stopped")
 	return failure
 }
 
-// seed stores the examples where there is no chain at all.
-func (s *server) seed(ctx context.Context) error {
+// lastWait is how much longer than --shutdown-timeout a stop may take.
+const lastWait = 5 * time.Second
+
+// firstChain is the example that a newcomer is pointed to.
+const firstChain = "research-brief"
+
+// seed stores the examples where there is no chain at all, and tells whether the
+// first of them is there.
+func (s *server) seed(ctx context.Context) (bool, error) {
 	stored, err := s.store.Chains(ctx, 0, 1)
-	if err != nil || len(stored) > 0 {
-		return err
+	if err != nil {
+		return false, err
+	}
+	if len(stored) > 0 {
+		_, err := s.store.ChainByName(ctx, firstChain, 0)
+		if errors.Is(err, chain.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil, err
 	}
 	documents, err := examples.All()
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, d := range documents {
 		parsed, err := chain.Parse(d.YAML, chain.FormatYAML)
 		if err != nil {
-			return fmt.Errorf("read the example %s: %w", d.Name, err)
+			return false, fmt.Errorf("read the example %s: %w", d.Name, err)
 		}
 		if _, err := s.store.CreateChain(ctx, parsed); err != nil && !errors.Is(err, chain.ErrNameTaken) {
-			return err
+			return false, err
 		}
 		s.logger.InfoContext(ctx, "example chain stored", slog.String("chain", parsed.Name))
 	}
-	return nil
+	return true, nil
 }
 
-// banner tells a newcomer what to do now.
-func (a *app) banner(s *server) {
-	fmt.Fprintf(a.stdout, `
-  Chainstream is running at %[1]s
+// banner tells a newcomer what to do now. example says that the first chain is there.
+func (a *app) banner(s *server, example bool) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n  Chainstream is running at %s\n", s.url())
+	if example {
+		fmt.Fprintf(&b, `
+  Open it in a browser and press Run on %[1]s, or in another terminal:
 
-  Open it in a browser and press Run on research-brief, or in a terminal:
+    curl -N %[2]s/api/v1/executions -H 'Accept: text/event-stream' \
+      -H 'Content-Type: application/json' -d '{"chain": "%[1]s", "inputs": {"topic": "river deltas"}}'
 
-    curl -N -X POST %[1]s/api/v1/executions -H 'Accept: text/event-stream' \
-      -H 'Content-Type: application/json' -d '{"chain": "research-brief", "inputs": {"topic": "river deltas"}}'
-
-  The examples run on %[2]s/%[3]s, the built-in demo model: no API key, no real language model.
-  Data: %[4]s. Ctrl-C stops the server.
-
-`, s.url(), offline.Name, offline.Model, s.database.where) //nolint:errcheck // a closed terminal is no reason not to serve
+  It runs on %[3]s/%[4]s, the built-in demo model: no API key, no real language model.
+`, firstChain, s.url(), offline.Name, offline.Model)
+	}
+	fmt.Fprintf(&b, "\n  Data: %s. Ctrl-C stops the server.\n\n", s.database.where)
+	fmt.Fprint(a.stdout, b.String()) // a closed terminal is no reason not to serve
 }

@@ -159,18 +159,7 @@ func TestDatabaseDies(t *testing.T) {
 	t.Parallel()
 	dir := dataDir(t)
 	s := serve(t, map[string]string{"CHAINSTREAM_DATA_DIR": dir})
-	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	line, _, _ := strings.Cut(string(pid), "\n")
-	number, err := strconv.Atoi(line)
-	if err != nil || number < 2 {
-		t.Fatalf("postmaster.pid begins with %q", line)
-	}
-	if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	killDatabase(t, dir)
 	s.once.Do(func() {}) // it ends by itself
 	var stderr bytes.Buffer
 	select {
@@ -186,6 +175,49 @@ func TestDatabaseDies(t *testing.T) {
 	// The next start recovers.
 	again := serve(t, map[string]string{"CHAINSTREAM_DATA_DIR": dir})
 	succeed(t, again.client(), "executions", "start", "hello", "--follow")
+}
+
+// killDatabase kills the PostgreSQL of a data directory.
+func killDatabase(t *testing.T, dir string) {
+	t.Helper()
+	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(pid), "\n")
+	number, err := strconv.Atoi(line)
+	if err != nil || number < 2 {
+		t.Fatalf("postmaster.pid begins with %q", line)
+	}
+	if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDatabaseDiesInRun is TestDatabaseDies for the private server of a run.
+func TestDatabaseDiesInRun(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	document := file(t, "slow.yaml", "name: slow\nprompts: [{name: A, model: offline/echo, content: \"Echo: "+strings.Repeat("word ", 2000)+"\"}]\n")
+	stdout, stderr := newWatchedOutput(`"prompt-delta"`), newWatchedOutput(`$^`)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- main.Run(t.Context(), []string{"run", document, "--data-dir", dir, "--offline-pace", "20ms", "--json"}, environment(nil), stdout, stderr)
+	}()
+	select {
+	case <-stdout.found:
+	case err := <-ended:
+		t.Fatalf("it ended with %v\n%s", err, stderr)
+	}
+	killDatabase(t, dir)
+	select {
+	case err := <-ended:
+		if code := main.Report(err, stderr); code != 1 || !strings.Contains(stderr.String(), "the embedded database ended unexpectedly") {
+			t.Errorf("exit code %d: %s", code, stderr)
+		}
+	case <-time.After(patience):
+		t.Error("the run goes on without its database")
+	}
 }
 
 func TestReadyz(t *testing.T) {

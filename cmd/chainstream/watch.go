@@ -36,7 +36,11 @@ func (c *watchCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer api.Close()
-	state, err := a.follow(ctx, api, c.ID, view{after: c.After, types: c.Types, noDeltas: c.NoDeltas}, a.newDisplay(c.JSON), nil)
+	f := follower{
+		app: a, api: api, id: c.ID, show: a.newDisplay(c.JSON),
+		view: view{after: c.After, types: c.Types, noDeltas: c.NoDeltas},
+	}
+	state, err := f.follow(ctx)
 	if err != nil {
 		return err
 	}

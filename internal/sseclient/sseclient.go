@@ -175,8 +175,7 @@ func (f *follower) wait(failures int, err error) time.Duration {
 		}
 		wait = min(2*wait, f.cfg.MaxWait)
 	}
-	var status *StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*StatusError](err); ok {
 		wait = max(wait, status.RetryAfter)
 	}
 	return wait + rand.N(wait/4+1)

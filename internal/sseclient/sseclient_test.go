@@ -48,10 +48,13 @@ func text(body string) http.HandlerFunc {
 func broken(body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		text(body)(w, r)
-		w.(http.Flusher).Flush()
+		flush(w)
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// flush sends what was written. A client that has left shows at the next write.
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
 
 func status(code int, header ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
@@ -248,13 +251,14 @@ func TestRetryIsHonoured(t *testing.T) {
 	}
 	// The server's own wait first, above the limit of ours; then it grows with
 	// every failure in a row, and up to a quarter is added.
-	bounds := [][2]time.Duration{{20, 26}, {6, 8}, {10, 13}}
+	const ms = time.Millisecond
+	bounds := [][2]time.Duration{{20 * ms, 26 * ms}, {6 * ms, 8 * ms}, {10 * ms, 13 * ms}}
 	if len(reconnects) != len(bounds) {
 		t.Fatalf("%d reconnects, want %d", len(reconnects), len(bounds))
 	}
 	for i, b := range bounds {
-		if wait := reconnects[i].Wait; wait < b[0]*time.Millisecond || wait > b[1]*time.Millisecond {
-			t.Errorf("wait %d is %s, want %d to %d ms", i, wait, b[0], b[1])
+		if wait := reconnects[i].Wait; wait < b[0] || wait > b[1] {
+			t.Errorf("wait %d is %s, want %s to %s", i, wait, b[0], b[1])
 		}
 	}
 }
@@ -326,7 +330,7 @@ func TestSilence(t *testing.T) {
 	s := &script{answers: []http.HandlerFunc{
 		func(w http.ResponseWriter, r *http.Request) {
 			text(event(1, "a", "x"))(w, r)
-			w.(http.Flusher).Flush()
+			flush(w)
 			<-r.Context().Done()
 		},
 		text(event(2, "last", "y")),
@@ -352,14 +356,17 @@ func TestStop(t *testing.T) {
 				w.Header().Set("Content-Type", "text/event-stream")
 			}
 			fmt.Fprint(w, event(i, "a", "x"))
-			w.(http.Flusher).Flush()
+			flush(w)
 		}
 	}
 	server := httptest.NewServer(http.HandlerFunc(endless))
 	defer server.Close()
 	cfg := sseclient.Config{URL: server.URL, Client: server.Client()}
 	n := 0
-	for range sseclient.Follow(t.Context(), cfg) {
+	for _, err := range sseclient.Follow(t.Context(), cfg) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 5 {
 			break
 		}
