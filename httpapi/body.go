@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,10 +74,8 @@ func mediaOf(h http.Header, accepted []media) (media, error) {
 		"application/yaml": mediaYAML, "application/x-yaml": mediaYAML, "text/yaml": mediaYAML, "text/x-yaml": mediaYAML,
 	}
 	wanted := "application/json"
-	for _, m := range accepted {
-		if m == mediaYAML {
-			wanted += " or application/yaml"
-		}
+	if slices.Contains(accepted, mediaYAML) {
+		wanted = "application/json or application/yaml"
 	}
 	given := h.Get(echo.HeaderContentType)
 	if given == "" {
@@ -90,10 +89,8 @@ func mediaOf(h http.Header, accepted []media) (media, error) {
 		return 0, &problem{kind: kindMediaType, detail: "The text must be UTF-8."}
 	}
 	m, known := names[name]
-	for _, a := range accepted {
-		if known && a == m {
-			return m, nil
-		}
+	if known && slices.Contains(accepted, m) {
+		return m, nil
 	}
 	return 0, &problem{kind: kindMediaType, detail: "Send " + wanted + "."}
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -218,12 +219,7 @@ func (s *Server) listExecutions(c echo.Context) error {
 }
 
 func known(status executor.Status) bool {
-	for _, s := range executor.Statuses() {
-		if s == status {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(executor.Statuses(), status)
 }
 
 func (s *Server) showExecution(c echo.Context) error {
@@ -276,7 +272,5 @@ func (s *Server) deleteExecution(c echo.Context) error {
 
 // isProblems tells whether an error is a list of problems, and gives the list.
 func isProblems(err error) (chain.Problems, bool) {
-	var list chain.Problems
-	ok := errors.As(err, &list)
-	return list, ok
+	return errors.AsType[chain.Problems](err)
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"log/slog"
@@ -133,7 +134,9 @@ func (a *api) listen() {
 		if err := srv.Shutdown(ctx); err != nil {
 			a.t.Errorf("shut down: %v", err)
 		}
-		<-done
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			a.t.Errorf("serve: %v", err)
+		}
 		if a.exec == nil {
 			return
 		}

@@ -10,10 +10,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/chainstream/chainstream/executor"
 )
 
-// newRegistry is a registry with the figures of the process.
-func newRegistry() *prometheus.Registry {
+// CountExecutions registers a count of the executions that have ended here, by
+// status, and answers what counts one.
+func CountExecutions(r *prometheus.Registry) (finished func(executor.Status), err error) {
+	counter := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chainstream_executions_finished_total", Help: "Executions that this process has brought to their end, by status.",
+	}, []string{"status"})
+	if err := r.Register(counter); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	for _, s := range executor.Statuses() {
+		if s.Final() {
+			counter.WithLabelValues(string(s)) // present from the start, as 0
+		}
+	}
+	return func(s executor.Status) { counter.WithLabelValues(string(s)).Inc() }, nil
+}
+
+// NewRegistry makes a registry with the figures of the process.
+func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r

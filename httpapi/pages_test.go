@@ -7,6 +7,7 @@ import (
 	"testing/fstest"
 
 	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/executor"
 	"github.com/chainstream/chainstream/httpapi"
 )
 
@@ -68,7 +69,13 @@ func TestModelsAndSchema(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	a := newAPI(t, setup{workers: 2})
+	registry := httpapi.NewRegistry()
+	finished, err := httpapi.CountExecutions(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished(executor.StatusFailed)
+	a := newAPI(t, setup{workers: 2, config: func(c *httpapi.Config) { c.Registry = registry }})
 	a.chain(twoPrompts)
 	f := a.open(call{method: "POST", path: "/api/v1/executions", body: run, header: map[string]string{"Accept": "text/event-stream"}})
 	f.events()
@@ -77,6 +84,8 @@ func TestMetrics(t *testing.T) {
 	for series, want := range map[string]string{
 		`chainstream_executions_requested_total{result="created"}`:                                "1",
 		`chainstream_streams_ended_total{reason="complete"}`:                                      "1",
+		`chainstream_executions_finished_total{status="failed"}`:                                  "1",
+		`chainstream_executions_finished_total{status="cancelled"}`:                               "0",
 		`chainstream_streams_open`:                                                                "0",
 		`chainstream_http_requests_total{method="POST",route="/api/v1/chains",status="201"}`:      "1",
 		`chainstream_http_requests_total{method="GET",route="unknown",status="404"}`:              "1",

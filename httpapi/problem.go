@@ -127,12 +127,10 @@ var sentinels = []struct {
 // problemOf turns any error into a problem. What is not known is internal and
 // keeps its text for the log.
 func problemOf(err error) *problem {
-	var p *problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
-	var list chain.Problems
-	if errors.As(err, &list) {
+	if list, ok := errors.AsType[chain.Problems](err); ok {
 		return documentProblem(list)
 	}
 	for _, s := range sentinels {
@@ -140,8 +138,7 @@ func problemOf(err error) *problem {
 			return &problem{kind: s.kind, detail: s.detail, retryAfter: s.retry, cause: err}
 		}
 	}
-	var he *echo.HTTPError
-	if errors.As(err, &he) {
+	if he, ok := errors.AsType[*echo.HTTPError](err); ok {
 		switch he.Code {
 		case http.StatusNotFound:
 			return &problem{kind: kindNotFound, detail: "Check the address. The API is described at /docs."}

@@ -101,7 +101,7 @@ type Config struct {
 	Web    fs.FS // the page at /, with index.html at its root
 
 	Version  string               // of the program, shown by /healthz and /openapi.json; default "dev"
-	Registry *prometheus.Registry // shown by /metrics; default one of its own
+	Registry *prometheus.Registry // shown by /metrics; default NewRegistry
 	Logger   *slog.Logger         // default discards
 
 	MaxBody      int64         // bytes of a request body; default 4 MiB
@@ -139,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Registry == nil {
-		cfg.Registry = newRegistry()
+		cfg.Registry = NewRegistry()
 	}
 	s := &Server{cfg: cfg, logger: cfg.Logger, echo: echo.New()}
 	var err error

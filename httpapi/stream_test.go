@@ -260,7 +260,7 @@ func TestSlowReaderIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stalled.Close()
+	t.Cleanup(func() { _ = stalled.Close() })
 	if tcp, ok := stalled.(*net.TCPConn); !ok || tcp.SetReadBuffer(4<<10) != nil {
 		t.Fatal("the read buffer cannot be set")
 	}
