@@ -27,7 +27,7 @@ type doctorCommand struct {
 
 // Help is shown by chainstream doctor --help.
 func (doctorCommand) Help() string {
-	return `Nothing is changed, except that an embedded database that exists and does not run is started for a moment. The exit code is 1 when something that a server needs is missing.`
+	return `Little is changed: an embedded database that exists and does not run is started for a moment, and a database that was never migrated gets the empty table that notes migrations. The exit code is 1 when something that a server needs is missing.`
 }
 
 // A finding's verdicts.

@@ -74,7 +74,7 @@ func readFile(name string, most int64) ([]byte, error) {
 	if err != nil {
 		return nil, usage("%s cannot be read: %s", name, reason(err))
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	switch {
 	case err != nil:
