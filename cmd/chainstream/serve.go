@@ -20,6 +20,7 @@ import (
 type serveCommand struct {
 	Addr string `help:"Address to listen on; loopback only." default:"127.0.0.1:8080" environ:"CHAINSTREAM_ADDR"`
 	serverFlags
+	logFlags
 }
 
 // Help is shown by chainstream serve --help.

@@ -26,7 +26,6 @@ import (
 // serverFlags configure a server, whether it serves for long or runs one chain.
 type serverFlags struct {
 	databaseFlags
-	logFlags
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
 	MaxQueued       int           `help:"Waiting executions before new ones are refused." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
