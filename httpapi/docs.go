@@ -196,7 +196,7 @@ func docsPage(doc *openapiDocument, version string) (page []byte, policy string,
 			for _, m := range []struct {
 				method string
 				op     *operation
-			}{{"GET", item.Get}, {"POST", item.Post}, {"PUT", item.Put}, {"DELETE", item.Delete}} {
+			}{{"POST", item.Post}, {"GET", item.Get}, {"PUT", item.Put}, {"DELETE", item.Delete}} {
 				if m.op != nil && slices.Contains(m.op.Tags, t.Name) {
 					g.Operations = append(g.Operations, doc.operationView(m.method, path, item, m.op))
 				}

@@ -55,7 +55,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.metrics.request(req.Method, route, res.Status, took)
 			// The query may hold what must not be logged; the path cannot.
 			s.logger.InfoContext(req.Context(), "request", "request_id", id, "method", req.Method, "path", req.URL.EscapedPath(),
-				"route", route, "status", res.Status, "bytes", res.Size, "duration", took, "remote", c.RealIP())
+				"route", route, "status", res.Status, "bytes", res.Size, "duration_ms", float64(took.Microseconds())/1000, "remote", c.RealIP())
 		}()
 		if err := next(c); err != nil {
 			s.fail(err, c)

@@ -56,6 +56,22 @@ func TestStreamShowsEventsAsTheyAreStored(t *testing.T) {
 	}
 }
 
+func TestStreamHeartbeat(t *testing.T) {
+	t.Parallel()
+	s := newAPI(t, setup{config: func(c *httpapi.Config) { c.Heartbeat = 20 * time.Millisecond }}).script()
+	f := s.open(call{method: "GET", path: s.path()})
+	f.block()
+	for range 3 {
+		if got := f.block(); got != ":\n\n" {
+			t.Fatalf("heartbeat %q", got)
+		}
+	}
+	s.write(whole()...)
+	if got := f.events(); len(got) != 7 {
+		t.Errorf("%d events", len(got))
+	}
+}
+
 // A client that loses its connection after every single event still sees
 // exactly the table.
 func TestResumeAfterEveryEvent(t *testing.T) {
