@@ -47,6 +47,19 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 }
 
 const executionClaim = `-- name: ExecutionClaim :many
+WITH lost AS MATERIALIZED (
+    SELECT c.id FROM executions c
+     WHERE c.status = 'running' AND c.lease_expires_at < clock_timestamp() AND c.id <> ALL($4::bigint[])
+     ORDER BY c.id
+     LIMIT $3
+       FOR NO KEY UPDATE SKIP LOCKED
+), waiting AS MATERIALIZED (
+    SELECT c.id FROM executions c
+     WHERE c.status = 'queued'
+     ORDER BY c.id
+     LIMIT $3
+       FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE executions e
    SET status = 'running',
        lease_epoch = e.lease_epoch + 1,
@@ -55,12 +68,9 @@ UPDATE executions e
        claims = e.claims + 1,
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id IN (
-        SELECT c.id FROM executions c
-         WHERE c.status = 'queued'
-            OR (c.status = 'running' AND c.lease_expires_at < clock_timestamp())
-         ORDER BY c.id
-         LIMIT $3
-           FOR NO KEY UPDATE SKIP LOCKED)
+        SELECT found.id FROM (SELECT l.id FROM lost l UNION ALL SELECT w.id FROM waiting w) found
+         ORDER BY found.id
+         LIMIT $3)
 RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at
 `
 
@@ -68,12 +78,21 @@ type ExecutionClaimParams struct {
 	Owner   string
 	Lease   time.Duration
 	MaxRows int32
+	Held    []int64
 }
 
 // ExecutionClaim takes executions that wait or whose lease ran out, oldest
-// first, under a new epoch. Time is the database's.
+// first, under a new epoch. Time is the database's. What the caller still runs
+// is left to it: its lease ran out because renewing it failed, not because its
+// owner died. The two kinds are looked for apart, because each has a small index
+// of its own; under one OR the planner walks through all finished executions.
 func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) ([]Execution, error) {
-	rows, err := q.db.Query(ctx, executionClaim, arg.Owner, arg.Lease, arg.MaxRows)
+	rows, err := q.db.Query(ctx, executionClaim,
+		arg.Owner,
+		arg.Lease,
+		arg.MaxRows,
+		arg.Held,
+	)
 	if err != nil {
 		return nil, err
 	}

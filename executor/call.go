@@ -43,10 +43,19 @@ type chunk struct {
 // with the closing events.
 func (c *call) make(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	chunks := make(chan chunk, 16)
+	defer func() {
+		stop(nil)
+		for range chunks { // what nobody reads any more must not keep the provider waiting
+		}
+	}()
 	go func() {
 		defer close(chunks)
+		defer func() {
+			if v := recover(); v != nil {
+				chunks <- chunk{err: c.step.run.panicked(ctx, v)}
+			}
+		}()
 		for got, err := range llm.Guard(c.provider, c.step.run.e.cfg.Deadlines).Stream(ctx, c.request) {
 			chunks <- chunk{got, err}
 		}
@@ -77,7 +86,7 @@ func (c *call) relay(chunks <-chan chunk, stop context.CancelCauseFunc) (failed 
 		var due <-chan time.Time
 		if pending != nil {
 			stored = pending.Done()
-		} else if waiting := len(c.text.unwritten) + len(c.reasoning.unwritten); waiting > 0 && failed == nil {
+		} else if waiting := c.text.waiting() + c.reasoning.waiting(); waiting > 0 && failed == nil {
 			wait := cfg.DeltaInterval - cfg.Now().Sub(lastWrite)
 			if waiting >= cfg.DeltaBytes || wait <= 0 {
 				pending = c.step.run.writer.Append(events.Batch{Events: c.deltas()})
@@ -219,12 +228,15 @@ func (c *call) failed(ctx context.Context, err error) {
 
 // delta collects one kind of text of an attempt.
 type delta struct {
-	kind      events.Type
-	all       strings.Builder
-	unwritten string
-	repaired  bool
-	offset    int64 // characters written
+	kind     events.Type
+	all      strings.Builder
+	written  int // bytes of all that have become events
+	repaired bool
+	offset   int64 // characters written
 }
+
+// waiting answers how many bytes have not become events yet.
+func (d *delta) waiting() int { return d.all.Len() - d.written }
 
 // maxDeltaBytes bounds the text of one event.
 const maxDeltaBytes = 16 << 10
@@ -234,15 +246,14 @@ func (d *delta) add(text string, repaired bool) {
 		return
 	}
 	d.all.WriteString(text)
-	d.unwritten += text
 	d.repaired = d.repaired || repaired
 }
 
 // drafts turns what is unwritten into events.
 func (d *delta) drafts(s *step) []events.Draft {
 	var out []events.Draft
-	for d.unwritten != "" {
-		piece := cutBytes(d.unwritten, maxDeltaBytes)
+	for d.waiting() > 0 {
+		piece := cutBytes(d.all.String()[d.written:], maxDeltaBytes)
 		payload := events.PromptDelta{PromptID: s.state.PromptID, Attempt: s.state.Attempt, Text: piece, Offset: d.offset}
 		draft := s.draft(payload)
 		if d.kind == events.TypeReasoningDelta {
@@ -251,7 +262,7 @@ func (d *delta) drafts(s *step) []events.Draft {
 		draft.Repaired = d.repaired
 		out = append(out, draft)
 		d.offset += int64(utf8.RuneCountInString(piece))
-		d.unwritten = d.unwritten[len(piece):]
+		d.written += len(piece)
 	}
 	d.repaired = false
 	return out

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,8 +28,9 @@ type Queue interface {
 	// Enqueue stores a new execution. With a key that was used before, it answers
 	// that execution and replayed, or ErrKeyReused for another request.
 	Enqueue(ctx context.Context, t Trigger) (ex Execution, replayed bool, err error)
-	// Claim takes up to limit executions that wait or whose lease ran out.
-	Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]Execution, error)
+	// Claim takes up to limit executions that wait or whose lease ran out, but
+	// none of those that the owner still runs.
+	Claim(ctx context.Context, owner string, limit int, lease time.Duration, held ...int64) ([]Execution, error)
 	// ClaimQueued takes one execution if it still waits.
 	ClaimQueued(ctx context.Context, id int64, owner string, lease time.Duration) (ex Execution, claimed bool, err error)
 	// CountQueued counts waiting executions, up to limit.
@@ -265,9 +267,10 @@ func (e *Executor) claimLoop() {
 	timer := time.NewTimer(e.cfg.Poll)
 	defer timer.Stop()
 	for {
-		if free := e.cfg.Workers - e.Running(); free > 0 {
+		held := slices.Collect(maps.Keys(e.held()))
+		if free := e.cfg.Workers - len(held); free > 0 {
 			portion := min(free, claimPortion)
-			claimed, err := e.store.Claim(ctx, e.cfg.Owner, portion, e.cfg.Lease)
+			claimed, err := e.store.Claim(ctx, e.cfg.Owner, portion, e.cfg.Lease, held...)
 			if err != nil && ctx.Err() == nil {
 				e.logger.WarnContext(ctx, "queue not read, trying again", "error", err)
 			}
@@ -297,9 +300,13 @@ func (e *Executor) start(ex Execution) {
 		r.release()
 		return
 	}
+	older := e.running[ex.ID]
 	e.running[ex.ID] = r
 	e.idle.Add(1)
 	e.mu.Unlock()
+	if older != nil {
+		older.cancel(errLost) // another process had taken it over and given it back
+	}
 	go func() {
 		defer e.idle.Done()
 		r.execute()
@@ -343,6 +350,8 @@ func (e *Executor) renewLoop() {
 		for id, r := range held {
 			lease, ok := leases[id]
 			switch {
+			case !ok && r.ending.Load():
+				// Its last event gives the lease up; had it been lost, the fence would tell.
 			case !ok || lease.Epoch != r.ex.Epoch:
 				r.cancel(errLost)
 			case lease.CancelRequested:

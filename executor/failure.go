@@ -67,6 +67,8 @@ func failureOf(ctx context.Context, err error) *failure {
 		return known
 	case errors.As(err, &call):
 		return &failure{code: string(call.Code), message: call.Message, details: call.Detail, recoverable: call.Retryable, err: err}
+	case errors.Is(err, chain.ErrRenderedTooLarge):
+		return &failure{code: codeLimit, message: fmt.Sprintf("With its variables the prompt is larger than %d MiB.", chain.MaxRenderedBytes>>20), err: err}
 	case errors.As(err, &unresolved):
 		return &failure{code: codeUnresolved, message: fmt.Sprintf("The variable %s has no value: %s.", unresolved.Name, unresolved.Reason), err: err}
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainstream/chainstream/chain"
@@ -36,6 +37,7 @@ type run struct {
 	inputs  map[string]any
 	writer  *events.Writer
 	slots   chan struct{} // bounds parallel prompts
+	ending  atomic.Bool   // the terminal event has been handed in
 
 	mu       sync.Mutex
 	states   map[int]events.PromptState // by index of the prompt; copies of what is stored
@@ -84,9 +86,6 @@ func (r *run) execute() {
 	case errors.Is(err, errInterrupted):
 		r.logger.InfoContext(r.hold, "execution handed over")
 		r.release()
-	case errors.Is(err, events.ErrUnavailable):
-		r.logger.WarnContext(r.hold, "execution given back, the database is away", "error", err)
-		r.release()
 	default:
 		// Not given back at once: whatever is wrong here would be wrong again.
 		r.logger.ErrorContext(r.hold, "execution stopped, another claim follows when its lease runs out", "error", err)
@@ -96,7 +95,7 @@ func (r *run) execute() {
 // toTheEnd runs all prompts and writes the terminal event.
 func (r *run) toTheEnd() (Status, error) {
 	defer r.end(nil)
-	if err := r.open(); err != nil {
+	if err := r.patiently(r.open); err != nil {
 		return "", fmt.Errorf("open execution %d: %w", r.ex.ID, err)
 	}
 	defer r.writer.Close()
@@ -109,8 +108,11 @@ func (r *run) toTheEnd() (Status, error) {
 		r.end(errCancelled)
 		failed = failureOf(r.work, errCancelled)
 	case r.ex.Claims > r.e.cfg.MaxClaims:
-		failed = &failure{code: codeCrashLoop, message: fmt.Sprintf("The server that ran this execution stopped %d times.", r.e.cfg.MaxClaims)}
+		failed = &failure{code: codeCrashLoop, message: fmt.Sprintf("%d servers in a row began this execution and stopped before a prompt was finished.", r.e.cfg.MaxClaims)}
 	default:
+		if err := r.patiently(r.define); err != nil {
+			return "", fmt.Errorf("open execution %d: %w", r.ex.ID, err)
+		}
 		if err := r.prompts(work); err != nil && !errors.As(err, &failed) {
 			return "", err
 		}
@@ -121,14 +123,41 @@ func (r *run) toTheEnd() (Status, error) {
 	return r.terminate(failed)
 }
 
-// open loads what the execution needs and how far it had come.
-func (r *run) open() (err error) {
+// Waits between tries to load what the database does not give at the moment.
+const (
+	patienceFirst = 50 * time.Millisecond
+	patienceMost  = time.Second
+)
+
+// patiently calls load until the database answers: like the log, a run outlives
+// the absence of the database instead of counting as a crash.
+func (r *run) patiently(load func() error) error {
+	for wait := patienceFirst; ; wait = min(2*wait, patienceMost) {
+		err := load()
+		if !errors.Is(err, events.ErrUnavailable) {
+			return cause(r.hold, err)
+		}
+		r.logger.WarnContext(r.hold, "the database is away, trying again", "wait", wait, "error", err)
+		if !sleep(r.hold, wait) {
+			return context.Cause(r.hold)
+		}
+	}
+}
+
+// define loads what the execution is to do.
+func (r *run) define() (err error) {
 	if r.version, err = r.e.definitions.load(r.hold, r.e.store, r.ex.ChainID, r.ex.ChainVersion); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(r.ex.Inputs, &r.inputs); err != nil {
 		return fmt.Errorf("read the inputs: %w", err)
 	}
+	return nil
+}
+
+// open loads how far the execution had come and opens its log. It needs nothing
+// that could be wrong with the chain, so that every execution can be ended.
+func (r *run) open() error {
 	if r.ex.LastSeq == 0 {
 		r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, 0, nil)
 		r.writer.Append(events.Batch{Events: []events.Draft{{Payload: events.ExecutionStart{
@@ -206,13 +235,17 @@ func (r *run) prompts(ctx context.Context) error {
 func (r *run) prompt(ctx context.Context, i int, stream string) (err error) {
 	r.slots <- struct{}{}
 	defer func() { <-r.slots }()
+	p := &r.version.Chain.Prompts[i]
+	var s *step
 	defer func() {
-		if p := recover(); p != nil {
-			r.logger.ErrorContext(ctx, "panic in a prompt", "panic", p, "stack", string(debug.Stack()))
-			err = &failure{code: codeInternal, message: "An internal error ended the execution.", prompt: r.version.PromptIDs[i]}
+		if v := recover(); v != nil {
+			f := r.panicked(ctx, v)
+			f.prompt = r.version.PromptIDs[i]
+			if err = f; s != nil {
+				err = r.settle(p, s.fail(f))
+			}
 		}
 	}()
-	p := &r.version.Chain.Prompts[i]
 	prior, seen := r.state(i)
 	if seen && prior.Status == promptCompleted {
 		return nil
@@ -223,14 +256,22 @@ func (r *run) prompt(ctx context.Context, i int, stream string) (err error) {
 	if ctx.Err() != nil {
 		return failureOf(ctx, ctx.Err())
 	}
-	s := newStep(r, i, stream, prior)
-	if err := s.attempts(ctx); err != nil {
-		if f, ok := errors.AsType[*failure](err); ok {
-			return r.verdict(p, f)
-		}
-		return err
+	s = newStep(r, i, stream, prior)
+	return r.settle(p, s.attempts(ctx))
+}
+
+// settle says what the end of a prompt means for the execution.
+func (r *run) settle(p *chain.Prompt, err error) error {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return r.verdict(p, f)
 	}
-	return nil
+	return err
+}
+
+// panicked reports a bug and answers the failure that it is for users.
+func (r *run) panicked(ctx context.Context, value any) *failure {
+	r.logger.ErrorContext(ctx, "panic in a prompt", "panic", value, "stack", string(debug.Stack()))
+	return &failure{code: codeInternal, message: "An internal error ended the prompt.", err: fmt.Errorf("panic: %v", value)}
 }
 
 // verdict says what the failure of a prompt means for the execution. What ends
@@ -319,6 +360,7 @@ func (r *run) terminate(failed *failure) (Status, error) {
 			Error: failed.message, PromptID: failed.prompt, Recoverable: failed.recoverable, Details: failed.details, Code: failed.code,
 		}
 	}
+	r.ending.Store(true)
 	_, err := r.commit(events.Batch{Events: []events.Draft{{Payload: terminal}}, Outcome: outcome})
 	return Status(outcome.Status), err
 }

@@ -98,6 +98,9 @@ func (s *step) attempts(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.run.hold.Err() != nil {
+		return context.Cause(s.run.hold) // whoever goes on with the execution makes the next attempt
+	}
 	return s.fail(failureOf(ctx, err))
 }
 
@@ -137,7 +140,7 @@ func (s *step) draft(p events.Payload) events.Draft {
 // attempt calls one model once.
 func (s *step) attempt(ctx context.Context, model string) error {
 	s.state.Attempt++
-	s.state.Status, s.state.ModelID, s.state.Output, s.state.FirstSeq = promptRunning, model, "", 0
+	s.state.Status, s.state.ModelID, s.state.Output, s.state.FinishReason, s.state.FirstSeq = promptRunning, model, "", "", 0
 	opening := []events.Draft{s.draft(events.PromptStart{
 		PromptID: s.state.PromptID, PromptName: s.prompt.Name, Position: s.prompt.Position, TotalPrompts: s.run.ex.TotalPrompts,
 		ModelID: model, HasKnowledge: s.prompt.Knowledge != nil, HasTools: len(s.prompt.Tools) > 0, Attempt: s.state.Attempt,
@@ -339,8 +342,10 @@ func cutBytes(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
+	for back := range utf8.UTFMax {
+		if n > back && utf8.RuneStart(s[n-back]) {
+			return s[:n-back]
+		}
 	}
-	return s[:n]
+	return s[:n] // not UTF-8
 }

@@ -113,8 +113,11 @@ func queued(p db.ExecutionInsertParams, row db.ExecutionInsertRow) (executor.Exe
 }
 
 // Claim implements executor.Queue.
-func (s *Store) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]executor.Execution, error) {
-	rows, err := s.queries.ExecutionClaim(ctx, db.ExecutionClaimParams{Owner: owner, Lease: lease, MaxRows: int32(limit)})
+func (s *Store) Claim(ctx context.Context, owner string, limit int, lease time.Duration, held ...int64) ([]executor.Execution, error) {
+	if held == nil {
+		held = []int64{} // nil would be NULL, and nothing is unlike NULL
+	}
+	rows, err := s.queries.ExecutionClaim(ctx, db.ExecutionClaimParams{Owner: owner, Lease: lease, MaxRows: int32(limit), Held: held})
 	if err != nil {
 		return nil, fmt.Errorf("claim executions: %w", translate(err))
 	}

@@ -128,7 +128,7 @@ func translate(err error) error {
 // passing tells whether an SQLSTATE stands for a condition that may pass
 // (PostgreSQL documentation, appendix A).
 func passing(sqlState string) bool {
-	switch sqlState[:2] {
+	switch class := sqlState[:min(2, len(sqlState))]; class {
 	case "08", "53", "57", "58": // connection, resources such as disk, operator, system
 		return true
 	}

@@ -21,7 +21,23 @@ SELECT * FROM executions
 
 -- name: ExecutionClaim :many
 -- ExecutionClaim takes executions that wait or whose lease ran out, oldest
--- first, under a new epoch. Time is the database's.
+-- first, under a new epoch. Time is the database's. What the caller still runs
+-- is left to it: its lease ran out because renewing it failed, not because its
+-- owner died. The two kinds are looked for apart, because each has a small index
+-- of its own; under one OR the planner walks through all finished executions.
+WITH lost AS MATERIALIZED (
+    SELECT c.id FROM executions c
+     WHERE c.status = 'running' AND c.lease_expires_at < clock_timestamp() AND c.id <> ALL(@held::bigint[])
+     ORDER BY c.id
+     LIMIT @max_rows
+       FOR NO KEY UPDATE SKIP LOCKED
+), waiting AS MATERIALIZED (
+    SELECT c.id FROM executions c
+     WHERE c.status = 'queued'
+     ORDER BY c.id
+     LIMIT @max_rows
+       FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE executions e
    SET status = 'running',
        lease_epoch = e.lease_epoch + 1,
@@ -30,12 +46,9 @@ UPDATE executions e
        claims = e.claims + 1,
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id IN (
-        SELECT c.id FROM executions c
-         WHERE c.status = 'queued'
-            OR (c.status = 'running' AND c.lease_expires_at < clock_timestamp())
-         ORDER BY c.id
-         LIMIT @max_rows
-           FOR NO KEY UPDATE SKIP LOCKED)
+        SELECT found.id FROM (SELECT l.id FROM lost l UNION ALL SELECT w.id FROM waiting w) found
+         ORDER BY found.id
+         LIMIT @max_rows)
 RETURNING e.*;
 
 -- name: ExecutionClaimQueued :many

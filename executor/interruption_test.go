@@ -1,0 +1,192 @@
+package executor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/offline"
+	"github.com/chainstream/chainstream/postgres"
+)
+
+// A prompt that waits for its next attempt when the process stops has not
+// failed: the next process makes that attempt.
+func TestStopWhileWaitingForARetry(t *testing.T) {
+	t.Parallel()
+	s := script(answers{"busy": func(_ context.Context, call int, _ llm.Request, say func(string) bool) error {
+		if call == 1 {
+			return &llm.Error{Code: llm.CodeOverloaded, Message: "busy", Retryable: true, RetryAfter: 50 * time.Second}
+		}
+		say("there")
+		return nil
+	}})
+	h := newHarness(t, s.entry(), executor.Config{Owner: "one"})
+	ex := h.trigger(h.chain("name: waiting\nprompts:\n  - {name: P, position: 1, model: test/busy, content: x}\n"), nil)
+	sub, err := h.broker.Subscribe(t.Context(), ex.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	for retrying := false; !retrying; {
+		frames, err := sub.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		retrying = frames[len(frames)-1].Type == events.TypePromptRetry
+	}
+	expired, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.exec.Stop(expired); err != nil {
+		t.Fatal(err)
+	}
+	if state := h.states(ex.ID)["P"]; state.Status != "running" {
+		t.Errorf("after the stop the prompt is %s: %s", state.Status, state.Error)
+	}
+	h.resume(s.entry(), executor.Config{Owner: "two"})
+	if got := h.checkLog(ex.ID, h.follow(ex.ID)); got.Status != executor.StatusCompleted {
+		t.Errorf("execution: %s, %s", got.Status, got.Error)
+	}
+}
+
+// resume starts a second executor on the harness's store and stops it with the test.
+func (h *harness) resume(models map[string]llm.Entry, cfg executor.Config) *executor.Executor {
+	h.t.Helper()
+	if cfg.Workers == 0 {
+		cfg.Workers = 5
+	}
+	next := executor.New(h.store, h.log, llm.NewRegistry(models), cfg)
+	next.Start()
+	h.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := next.Stop(ctx); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return next
+}
+
+// A lease that ran out because renewing it failed is not taken over by the very
+// process that runs the execution: the model would be called twice, and a few
+// stalls of the database would look like a crash loop.
+func TestOwnExecutionIsNotClaimedAgain(t *testing.T) {
+	t.Parallel()
+	reached := make(chan struct{}, 10)
+	s := script(answers{"hang": hang("still here", reached), "quick": say("quick")})
+	h := newHarness(t, s.entry(), executor.Config{Lease: -time.Second, Renew: time.Hour})
+	held := h.trigger(h.chain("name: held\nprompts:\n  - {name: P, position: 1, model: test/hang, content: x}\n"), nil)
+	<-reached
+	// The claim that finds this one looks over the other one, whose lease ran out.
+	h.follow(h.trigger(h.chain("name: next\nprompts:\n  - {name: P, position: 1, model: test/quick, content: x}\n"), nil).ID)
+	if got, err := h.store.Execution(t.Context(), held.ID); err != nil || got.Epoch != 1 || got.Claims != 1 {
+		t.Errorf("epoch %d after %d claims, %v", got.Epoch, got.Claims, err)
+	}
+	if _, err := h.exec.Cancel(t.Context(), held.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.checkLog(held.ID, h.follow(held.ID))
+	if n := s.count("hang"); n != 1 {
+		t.Errorf("%d calls of the model", n)
+	}
+}
+
+// A bug in a provider ends the prompt that met it, on the record, and nothing else.
+func TestPanicOfAProvider(t *testing.T) {
+	t.Parallel()
+	s := script(answers{
+		"buggy": func(_ context.Context, _ int, _ llm.Request, say func(string) bool) error {
+			say("before the bug")
+			panic("index out of range")
+		},
+		"fine": say("fine"),
+	})
+	h := newHarness(t, s.entry(), executor.Config{})
+	v := h.chain(`
+name: buggy
+prompts:
+  - {name: P, position: 1, model: test/buggy, content: x, onError: continue}
+  - {name: Q, position: 2, model: test/fine, content: x}
+`)
+	ex := h.trigger(v, nil)
+	log := h.follow(ex.ID)
+	if got := h.checkLog(ex.ID, log); got.Status != executor.StatusCompleted {
+		t.Errorf("execution: %+v", got)
+	}
+	if state := h.states(ex.ID)["P"]; state.Status != "failed" || state.ErrorCode != "internal" || state.Output != "before the bug" {
+		t.Errorf("prompt: %+v", state)
+	}
+}
+
+// awayStore is a database that cannot be reached for a while, or a chain that
+// cannot be read.
+type awayStore struct {
+	*postgres.Store
+	away     atomic.Int32 // calls that still fail
+	version  error
+	released atomic.Int32
+}
+
+func (s *awayStore) PinnedVersion(ctx context.Context, id int64, version int) (*chain.Version, error) {
+	if s.version != nil {
+		return nil, s.version
+	}
+	if s.away.Add(-1) >= 0 {
+		return nil, fmt.Errorf("load: %w", events.ErrUnavailable)
+	}
+	return s.Store.PinnedVersion(ctx, id, version)
+}
+
+func (s *awayStore) Release(ctx context.Context, owner string, ids []int64) error {
+	s.released.Add(1)
+	return s.Store.Release(ctx, owner, ids)
+}
+
+// queued answers an execution that waits, and what runs it on another store.
+func queued(t *testing.T) (*harness, *awayStore, executor.Execution) {
+	t.Helper()
+	h := newHarness(t, nil, executor.Config{Workers: -1})
+	return h, &awayStore{Store: h.store}, h.trigger(h.chain(brief), map[string]string{"topic": "x"})
+}
+
+// An absence of the database is waited for; it is no crash of the execution.
+func TestRunOutlivesTheDatabase(t *testing.T) {
+	t.Parallel()
+	h, store, ex := queued(t)
+	store.away.Store(4)
+	next := executor.New(store, h.log, demo(), executor.Config{Owner: "two", Workers: 1})
+	next.Start()
+	got := h.checkLog(ex.ID, h.follow(ex.ID))
+	if got.Status != executor.StatusCompleted || got.Epoch != 1 || store.released.Load() != 0 {
+		t.Errorf("execution %s in epoch %d, released %d times", got.Status, got.Epoch, store.released.Load())
+	}
+	if err := next.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A chain that no server can read must not make its execution run for ever.
+func TestUnreadableChainEnds(t *testing.T) {
+	t.Parallel()
+	h, store, ex := queued(t)
+	store.version = errors.New("the document is not valid")
+	next := executor.New(store, h.log, demo(), executor.Config{Owner: "two", Workers: 1, Lease: -time.Second, Poll: time.Millisecond})
+	next.Start()
+	if got := h.checkLog(ex.ID, h.follow(ex.ID)); got.ErrorCode != "crash_loop" || got.Epoch != 4 {
+		t.Errorf("execution: %+v", got)
+	}
+	if err := next.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// demo is a registry of the demonstration model alone.
+func demo() *llm.Registry {
+	return llm.NewRegistry(map[string]llm.Entry{"offline": {Provider: &offline.Provider{}, Demo: true}})
+}
