@@ -37,7 +37,7 @@ build: ## build bin/chainstream
 	@CGO_ENABLED=0 go build -trimpath -buildvcs=$(STAMP) -ldflags '-s -w' -o $(BINARY) ./cmd/chainstream
 
 .PHONY: test
-test: setup-test lint vet test-go e2e ## everything a pull request must pass
+test: setup-test lint vet test-go e2e-node ## everything a pull request must pass
 	@echo "==> all passed"
 
 .PHONY: lint
@@ -60,14 +60,31 @@ test-go: ## Go tests with the race detector
 	@CGO_ENABLED=1 go run ./internal/pgtest/withpg go test -race -timeout 10m ./...
 
 .PHONY: e2e
-e2e: build test/e2e/node_modules/.installed ## foreign clients and a browser against the real program
-	@echo "==> end-to-end tests"
+e2e: e2e-go e2e-node ## the real program under kills, with foreign clients and in a browser
+
+# Part of test-go as well.
+.PHONY: e2e-go
+e2e-go:
+	@echo "==> end-to-end tests in Go"
+	@CGO_ENABLED=1 go run ./internal/pgtest/withpg go test -race -count=1 -timeout 5m ./test/...
+
+.PHONY: e2e-node
+e2e-node: build test/e2e/node_modules/.installed
+	@echo "==> tests of the page without a browser"
+	@node --test --test-reporter=spec web/test/*.test.mjs
+	@echo "==> end-to-end tests with clients from npm and a browser"
 	@cd test/e2e && CHAINSTREAM_BINARY="$(CURDIR)/$(BINARY)" npm test
 
-test/e2e/node_modules/.installed: test/e2e/package.json test/e2e/package-lock.json
+test/e2e/node_modules/.installed: test/e2e/package.json test/e2e/package-lock.json | has-node
 	@echo "==> installing the packages of the end-to-end tests"
 	@cd test/e2e && npm ci --no-audit --no-fund --loglevel=error </dev/null
 	@touch $@
+
+.PHONY: has-node
+has-node:
+	@for program in node npm; do \
+		command -v $$program >/dev/null 2>&1 || { echo "$$program is missing: scripts/setup.sh --test installs it" >&2; exit 1; }; \
+	done
 
 .PHONY: generate
 generate: ## write db/ anew from migrations/ and queries/, and all other generated files

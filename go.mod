@@ -2,6 +2,8 @@ module github.com/chainstream/chainstream
 
 go 1.26.8
 
+ignore ./test/e2e/node_modules
+
 require (
 	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

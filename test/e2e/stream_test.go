@@ -137,6 +137,19 @@ func (st *stream) next() (event, error) {
 	}
 }
 
+// drain answers the whole events that are left on a connection whose other end
+// is gone.
+func (st *stream) drain() []event {
+	var list []event
+	for {
+		e, err := st.next()
+		if err != nil {
+			return list
+		}
+		list = append(list, e)
+	}
+}
+
 // close hangs up. A connection that is not at its end is reset, as when a
 // machine disappears.
 func (st *stream) close() {

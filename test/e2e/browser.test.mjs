@@ -1,0 +1,271 @@
+// The page in a real browser: it runs a chain, resumes after a reload, replays
+// what is over, cancels, and stays calm in front of hostile text.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+
+import { hostile } from '../../web/test/hostile.mjs';
+import { launch, openPage } from './browser.mjs';
+import { Model } from './model.mjs';
+import { Server } from './server.mjs';
+
+const PATIENCE = 60_000;
+let model;
+let server;
+let browser;
+let visit;
+let page;
+
+before(async () => {
+  browser = await launch();
+  model = await Model.start();
+  server = await Server.start(['--offline-pace', '5ms'], { OPENAI_BASE_URL: model.url, OPENAI_API_KEY: 'sk-none' });
+});
+after(async () => {
+  await browser?.close();
+  const code = await server?.stop();
+  await model?.stop();
+  assert.equal(code, 0, 'exit code of the server');
+});
+beforeEach(async () => {
+  visit = await openPage(browser, server);
+  page = visit.page;
+  page.setDefaultTimeout(PATIENCE);
+});
+afterEach(async () => {
+  await visit.close();
+});
+
+const byId = (name) => page.locator(`[data-testid="${name}"]`);
+const status = (word) => page.locator(`[data-testid="execution-status"][data-status="${word}"]`).waitFor();
+
+/** The id in the address of an execution's page. */
+async function executionId() {
+  await page.waitForURL(/#\/executions\/\d+/);
+  return Number(/executions\/(\d+)/.exec(page.url())[1]);
+}
+
+/** Shows texts as they are, not as Markdown. */
+async function showPlain() {
+  const plain = byId('plain-text');
+  if ((await plain.getAttribute('aria-pressed')) === 'false') await plain.click();
+}
+
+/** Selects a prompt and waits until the page shows exactly this text for it. */
+async function showsText(name, text) {
+  await showPlain();
+  await byId('prompt-row').filter({ hasText: name }).click();
+  await page.waitForFunction(
+    (want) => {
+      const shown = document.querySelector('[data-testid="prompt-text"]').textContent;
+      return document.querySelector('h2.text-name').textContent === want.name && shown === want.text;
+    },
+    { name, text },
+  );
+}
+
+/** Compares the page of a finished execution with the API: texts and events. */
+async function compare(id) {
+  const execution = await server.execution(id);
+  await showPlain();
+  assert.equal(await byId('prompt-row').count(), execution.prompts.length);
+  for (const { promptId, name, output, status: state } of execution.prompts) {
+    const row = page.locator(`[data-testid="prompt-row"][data-prompt="${promptId}"]`);
+    assert.equal(await row.getAttribute('data-state'), state);
+    await row.click();
+    await page.locator('h2.text-name', { hasText: name }).waitFor();
+    assert.equal(await byId('prompt-text').textContent(), output ?? '', `text of ${name}`);
+  }
+  if (await byId('show-all').isVisible()) await byId('show-all').click();
+  const rows = await byId('event-row').evaluateAll((nodes) => nodes.map(({ dataset }) => ({ id: Number(dataset.seq), type: dataset.type })));
+  const log = (await server.log(id)).map((line) => JSON.parse(line));
+  assert.deepEqual(rows, log.map(({ id: seq, event }) => ({ id: seq, type: event })));
+  rows.forEach(({ id: seq }, i) => assert.equal(seq, i + 1));
+  return execution;
+}
+
+/**
+ * Lets the page note every text that it shows, by prompt. Each of them has to
+ * be the beginning of what the prompt has written in the end.
+ */
+async function watchTexts() {
+  await showPlain();
+  await page.evaluate(() => {
+    globalThis.texts = [];
+    const body = document.querySelector('[data-testid="prompt-text"]');
+    new MutationObserver(() => {
+      const row = document.querySelector('[data-testid="prompt-row"][aria-current="true"]');
+      const heading = document.querySelector('h2.text-name')?.textContent;
+      globalThis.texts.push({ prompt: Number(row?.dataset.prompt ?? 0), heading, text: body.textContent });
+    }).observe(body, { childList: true, characterData: true, subtree: true });
+  });
+}
+
+test('the instruments of these tests notice what should not happen', { timeout: PATIENCE }, async () => {
+  await page.evaluate(async () => {
+    alert('here');
+    console.error('in the console');
+    setTimeout(() => {
+      throw new Error('nobody caught it');
+    });
+    await fetch('https://elsewhere.invalid/').catch(() => {});
+    const script = document.createElement('script');
+    script.textContent = 'alert("inline")';
+    document.body.append(script);
+  });
+  const kinds = ['dialog: here', 'console: in the console', 'exception: ', 'policy violated: connect-src https://elsewhere.invalid', 'policy violated: script-src'];
+  const faults = await visit.faults();
+  for (const kind of kinds) assert.ok(faults.some((fault) => fault.startsWith(kind)), `${kind} is not among ${faults.join('; ')}`);
+  assert.ok(!faults.includes('dialog: inline'), 'the policy lets inline scripts run');
+});
+
+test('Run shows the example chain live and ends with the texts of the API', { timeout: PATIENCE }, async () => {
+  await page.locator('[data-testid="chain-link"][data-chain="research-brief"]').click();
+  await page.fill('#input-topic', 'river deltas');
+  await byId('run-button').click();
+  const id = await executionId();
+  await watchTexts();
+  await page.locator('[data-testid="prompt-text"][data-live="true"]').waitFor();
+  await page.locator('[data-testid="connection"][data-state="live"]').waitFor();
+  await status('completed');
+  assert.equal(await byId('progress').getAttribute('aria-valuenow'), '100');
+  assert.equal(await byId('connection').getAttribute('data-state'), 'ended');
+  assert.match(await page.title(), /^completed · research-brief #\d+/);
+
+  const texts = await page.evaluate(() => globalThis.texts);
+  const execution = await compare(id);
+  const lengths = new Set();
+  for (const { heading, text } of texts) {
+    const prompt = execution.prompts.find(({ name }) => name === heading);
+    if (!prompt || text === '') continue;
+    assert.ok(prompt.output.startsWith(text), `${heading} showed what it never wrote: ${text}`);
+    lengths.add(`${heading} ${text.length}`);
+  }
+  assert.ok(lengths.size > 3, `text grew in ${lengths.size} steps only`);
+  assert.deepEqual(await visit.faults(), []);
+});
+
+test('a reload in the middle resumes', { timeout: PATIENCE }, async () => {
+  await server.call('POST', '/api/v1/chains', {
+    name: 'driven',
+    prompts: [
+      { name: 'First', position: 1, model: 'openai/driven', content: 'first' },
+      { name: 'Left', position: 2, model: 'openai/driven', content: 'left of ${first}' },
+      { name: 'Right', position: 2, model: 'openai/driven', content: 'right of ${first}' },
+    ],
+  });
+  await page.goto(`${server.url}/#/chains/driven`);
+  await byId('run-button').click();
+  const id = await executionId();
+
+  const first = await model.next();
+  first.write('one ');
+  await showsText('First', 'one ');
+  await page.reload();
+  await showsText('First', 'one ');
+  await page.locator('[data-testid="connection"][data-state="live"]').waitFor();
+  first.write('two ');
+  await showsText('First', 'one two ');
+  await page.reload();
+  first.write('three');
+  await showsText('First', 'one two three');
+  first.end();
+
+  const calls = [await model.next(), await model.next()];
+  for (const call of calls) call.write(`${call.prompt}, `);
+  await showsText('Left', 'left of one two three, ');
+  await page.reload();
+  await showsText('Right', 'right of one two three, ');
+  await page.goto(`${server.url}/#/executions`); // away, and back
+  await page.locator(`a[href="#/executions/${id}"]`).first().click();
+  await showsText('Left', 'left of one two three, ');
+  assert.equal((await server.execution(id)).status, 'running');
+  for (const call of calls) {
+    call.write('and the end');
+    call.end();
+  }
+  await status('completed');
+  const { prompts } = await compare(id);
+  assert.deepEqual(
+    prompts.map(({ output }) => output),
+    ['one two three', 'left of one two three, and the end', 'right of one two three, and the end'],
+  );
+  assert.deepEqual(await visit.faults(), []);
+});
+
+test('a finished execution replays', { timeout: PATIENCE }, async () => {
+  const id = await server.trigger('hello', { name: 'Ada' });
+  await page.goto(`${server.url}/#/executions/${id}`);
+  await status('completed');
+  await page.goto(`${server.url}/#/executions`);
+  await page.locator(`a[href="#/executions/${id}"]`).first().click();
+  await status('completed');
+  assert.equal(await byId('connection').getAttribute('data-state'), 'ended');
+  const { prompts } = await compare(id);
+  assert.match(prompts[0].output, /^Hello, Ada\./);
+  assert.deepEqual(await visit.faults(), []);
+});
+
+test('Cancel stops an execution and keeps its text', { timeout: PATIENCE }, async () => {
+  await server.call('POST', '/api/v1/chains', {
+    name: 'long',
+    prompts: [{ name: 'Long', model: 'offline/echo', content: `Echo: ${'word '.repeat(10_000)}` }],
+  });
+  await page.goto(`${server.url}/#/chains/long`);
+  await byId('run-button').click();
+  const id = await executionId();
+  await page.locator('[data-testid="prompt-text"][data-live="true"]', { hasText: 'word word' }).waitFor();
+  await byId('cancel-button').click();
+  await byId('confirm-cancel').click();
+  await status('cancelled');
+  const { prompts } = await compare(id);
+  assert.ok(prompts[0].output.startsWith('word word'));
+  assert.deepEqual(await visit.faults(), []);
+});
+
+test('hostile texts stay text', { timeout: PATIENCE }, async () => {
+  // What the API refuses at its edge cannot come in by this way.
+  const payloads = hostile.map((text) => text.replaceAll('\0', '').toWellFormed());
+  assert.ok(payloads.length >= 200, `only ${payloads.length} payloads`);
+  const tag = '<img src="https://evil.test/x" onerror="alert(1)">';
+  await server.call('POST', '/api/v1/chains', {
+    name: 'hostile',
+    description: `${tag}<script>alert(1)</script>`,
+    inputs: {
+      text: { type: 'long_text', label: `Text ${tag}`, required: true },
+      choice: { type: 'select', label: tag, options: [tag, 'javascript:alert(1)'], default: tag },
+    },
+    prompts: [
+      { name: `First ${tag}`, position: 1, model: 'offline/echo', content: 'Echo: ${text}' },
+      { name: 'Second', position: 2, model: 'offline/echo', content: `Echo: ${tag} \${choice}` },
+    ],
+  });
+  const text = payloads.join('\n\n');
+  const id = await server.trigger('hostile', { text });
+  await page.goto(`${server.url}/#/chains/hostile`);
+  await byId('run-form').waitFor();
+  await page.goto(`${server.url}/#/executions/${id}`);
+  await status('completed');
+
+  // As Markdown, with every event opened, and as plain text.
+  for (const row of await byId('prompt-row').all()) {
+    await row.click();
+    await byId('prompt-text').locator('> *').first().waitFor();
+    const found = await byId('prompt-text').evaluate((node) => ({
+      elements: [...new Set([...node.querySelectorAll('*')].map((element) => element.localName))],
+      handlers: [...node.querySelectorAll('*')].flatMap((element) => element.getAttributeNames().filter((name) => name.startsWith('on') || name === 'style' || name === 'src' || name === 'srcdoc')),
+      schemes: [...new Set([...node.querySelectorAll('[href]')].map((element) => new URL(element.href).protocol))],
+    }));
+    const dangerous = ['script', 'style', 'img', 'svg', 'math', 'iframe', 'base', 'form', 'input', 'textarea', 'object', 'embed', 'link', 'meta', 'video', 'audio'];
+    assert.deepEqual(found.elements.filter((name) => dangerous.includes(name)), []);
+    assert.deepEqual(found.handlers, []);
+    assert.deepEqual(found.schemes.filter((scheme) => !['http:', 'https:', 'mailto:'].includes(scheme)), []);
+  }
+  await byId('event-row').evaluateAll((rows) => rows.forEach((row) => (row.open = true)));
+  await compare(id);
+  await page.goto(`${server.url}/#/executions`);
+  await page.locator(`a[href="#/executions/${id}"]`).first().waitFor();
+  await page.goto(`${server.url}/#/chains`);
+  await page.locator('[data-testid="chain-link"][data-chain="hostile"]').waitFor();
+  assert.deepEqual(await visit.faults(), []);
+});

@@ -1,0 +1,130 @@
+// The npm package eventsource as a foreign client: it knows nothing of this
+// project, and resumes by itself through a connection that breaks.
+
+import assert from 'node:assert/strict';
+import { createServer, connect } from 'node:net';
+import { once } from 'node:events';
+import { after, before, test } from 'node:test';
+
+import { EventSource } from 'eventsource';
+
+import { EVENT_TYPES } from '../../web/page/reducer.js';
+import { Server, asLine } from './server.mjs';
+
+const CHAIN = 'research-brief';
+const INPUTS = { topic: 'river deltas' };
+let server;
+
+before(async () => {
+  server = await Server.start(['--offline-pace', '5ms']);
+});
+after(async () => {
+  assert.equal(await server?.stop(), 0, 'exit code of the server');
+});
+
+test('reads a whole run by the names of its events', { timeout: 60_000 }, async () => {
+  const id = await server.trigger(CHAIN, INPUTS);
+  const { journal, opened } = await read(`${server.url}/events/${id}`);
+  assert.deepEqual(journal.map(asLine), await server.log(id));
+  assert.equal(journal.at(-1).type, 'execution-complete');
+  // The second connection was answered with 204, which does not count as open.
+  assert.equal(opened, 1);
+});
+
+test('resumes through a connection that breaks', { timeout: 60_000 }, async () => {
+  // Each of the first connections is cut after so many bytes of the answer,
+  // most likely in the middle of an event.
+  const proxy = await Proxy.start(server.url, [2000, 3500, 6000]);
+  try {
+    const id = await server.trigger(CHAIN, INPUTS);
+    const { journal, opened } = await read(`${proxy.url}/events/${id}`);
+    assert.deepEqual(journal.map(asLine), await server.log(id));
+    assert.equal(opened, 4);
+    // What it said when it came back, the last time for the 204.
+    const cursors = proxy.requests.map((head) => Number(/^last-event-id: (\d+)$/im.exec(head)?.[1] ?? 0));
+    assert.equal(cursors.length, 5);
+    assert.equal(cursors[0], 0);
+    assert.ok(cursors.every((cursor, i) => i === 0 || cursor > cursors[i - 1]), `cursors grow: ${cursors}`);
+    assert.equal(cursors.at(-1), journal.length);
+  } finally {
+    await proxy.stop();
+  }
+});
+
+/**
+ * Reads a stream until the client itself gives up, which 204 makes it do.
+ * Answers the events in the order of their arrival and how often it was open.
+ */
+function read(url) {
+  return new Promise((resolve, reject) => {
+    const journal = [];
+    let opened = 0;
+    const source = new EventSource(url);
+    source.addEventListener('open', () => {
+      opened += 1;
+    });
+    for (const type of EVENT_TYPES) {
+      source.addEventListener(type, (event) => journal.push({ id: event.lastEventId, type: event.type, data: event.data }));
+    }
+    source.addEventListener('message', (event) => reject(new Error(`an event without a name: ${event.data}`)));
+    source.addEventListener('error', (error) => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      if (error.code === 204) resolve({ journal, opened });
+      else reject(new Error(`the client gave up: ${error.code} ${error.message}`));
+    });
+  });
+}
+
+/** A TCP proxy that cuts its first connections. */
+class Proxy {
+  url = '';
+  requests = []; // the head of each
+  #listener;
+  #sockets = new Set();
+
+  static async start(target, cuts) {
+    const proxy = new Proxy();
+    const { hostname, port } = new URL(target);
+    proxy.#listener = createServer((client) => proxy.#serve(client, connect(Number(port), hostname), cuts));
+    proxy.#listener.listen(0, '127.0.0.1');
+    await once(proxy.#listener, 'listening');
+    proxy.url = `http://127.0.0.1:${proxy.#listener.address().port}`;
+    return proxy;
+  }
+
+  // The client keeps a connection for one request, because the server closes it.
+  #serve(client, upstream, cuts) {
+    const index = this.requests.push('') - 1;
+    let left = cuts[index] ?? Infinity;
+    const hangUp = () => {
+      client.destroy();
+      upstream.destroy();
+    };
+    for (const socket of [client, upstream]) {
+      this.#sockets.add(socket);
+      socket.on('error', hangUp);
+      socket.on('close', () => this.#sockets.delete(socket));
+    }
+    client.on('data', (bytes) => {
+      this.requests[index] += bytes.toString('latin1');
+      upstream.write(bytes);
+    });
+    client.on('end', () => upstream.end());
+    upstream.on('end', () => client.end());
+    upstream.on('data', (bytes) => {
+      if (bytes.length < left) {
+        left -= bytes.length;
+        client.write(bytes);
+      } else {
+        upstream.pause();
+        client.write(bytes.subarray(0, left), hangUp);
+      }
+    });
+  }
+
+  async stop() {
+    for (const socket of this.#sockets) socket.destroy();
+    this.#listener.close();
+    await once(this.#listener, 'close');
+  }
+}
