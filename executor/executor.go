@@ -28,6 +28,9 @@ type Queue interface {
 	// Enqueue stores a new execution. With a key that was used before, it answers
 	// that execution and replayed, or ErrKeyReused for another request.
 	Enqueue(ctx context.Context, t Trigger) (ex Execution, replayed bool, err error)
+	// Keyed answers the execution that an idempotency key was used for, or
+	// ErrKeyReused.
+	Keyed(ctx context.Context, key IdempotencyKey) (ex Execution, found bool, err error)
 	// Claim takes up to limit executions that wait or whose lease ran out, but
 	// none of those that the owner still runs.
 	Claim(ctx context.Context, owner string, limit int, lease time.Duration, held ...int64) ([]Execution, error)
@@ -214,6 +217,13 @@ func (e *Executor) Trigger(ctx context.Context, t Trigger) (ex Execution, replay
 	e.definitions.keep(t.Version)
 	e.hint()
 	return ex, replayed, nil
+}
+
+// Replay answers the execution that an idempotency key was used for, so that a
+// trigger that is sent again has its answer whatever has become of the chain. It
+// answers ErrKeyReused when the key came with another request.
+func (e *Executor) Replay(ctx context.Context, key IdempotencyKey) (ex Execution, found bool, err error) {
+	return e.store.Keyed(ctx, key)
 }
 
 // Cancel stops an execution: the connections to its models are closed, what they

@@ -141,9 +141,7 @@ func (s *Server) download(c echo.Context, x excerpt, media, extension string, op
 		return nil
 	}
 	ctx := c.Request().Context()
-	out := &streamWriter{w: res.Writer, rc: rc, timeout: s.cfg.StreamWrite}
-	defer func() { res.Size += out.written }()
-	enc := open(out)
+	enc := open(newResponseWriter(res, rc, s.cfg.StreamWrite))
 	for {
 		records, err := s.records(ctx, x, downloadRows)
 		if err != nil {

@@ -62,6 +62,12 @@ func TestIdempotencyKey(t *testing.T) {
 	if list := a.do(call{method: "GET", path: "/api/v1/executions"}).object()["items"].([]any); len(list) != 1 { //nolint:errcheck,forcetypeassert // described as a list
 		t.Errorf("%d executions", len(list))
 	}
+	// The answer outlives the chain that it was given for.
+	a.do(call{method: "DELETE", path: "/api/v1/chains/two"}).want(http.StatusNoContent)
+	gone := a.do(call{method: "POST", path: "/api/v1/executions", body: run, header: key}).want(http.StatusAccepted)
+	if diff := cmp.Diff(first.object()["executionId"], gone.object()["executionId"]); diff != "" {
+		t.Errorf("after the chain was deleted: %s", diff)
+	}
 }
 
 func TestPreferWait(t *testing.T) {
@@ -116,6 +122,9 @@ func TestListExecutions(t *testing.T) {
 		a.queue()
 	}
 	a.do(call{method: "POST", path: "/api/v1/executions/3/cancel"}).want(http.StatusAccepted)
+	eventually(t, func() bool {
+		return a.do(call{method: "GET", path: "/api/v1/executions/3"}).object()["status"] == "cancelled"
+	})
 	after := url.QueryEscape(time.Now().Add(time.Minute).Format(time.RFC3339))
 	for query, want := range map[string][]float64{
 		"":                           {5, 4, 3, 2, 1},

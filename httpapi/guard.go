@@ -28,11 +28,18 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if origins := req.Header.Values("Origin"); len(origins) > 1 || len(origins) == 1 && !sameOrigin(origins[0], req.Host) {
 			return &problem{kind: kindOrigin, detail: "The Origin header names another page than this server's own."}
 		}
-		if site := req.Header.Get("Sec-Fetch-Site"); site == "cross-site" && !followsLink(req) {
-			return &problem{kind: kindOrigin, detail: "The browser says that the request was made by a page of another site."}
+		if !ownPage(req.Header.Values("Sec-Fetch-Site")) && !followsLink(req) {
+			return &problem{kind: kindOrigin, detail: "The browser says that the request was made by another page."}
 		}
 		return next(c)
 	}
+}
+
+// ownPage tells whether Sec-Fetch-Site names our own page, the user, or nobody:
+// programs send no such header. A page on another port of the same machine is
+// "same-site" and as foreign as any other.
+func ownPage(sites []string) bool {
+	return len(sites) == 0 || len(sites) == 1 && (sites[0] == "same-origin" || sites[0] == "none")
 }
 
 // followsLink tells whether a browser opens a page in a window of its own.

@@ -51,6 +51,8 @@ func TestForeignPages(t *testing.T) {
 		{"origin with our name in front", map[string]string{"Origin": own + ".example.com"}, "origin_not_allowed"},
 		{"origin that is an extension", map[string]string{"Origin": "chrome-extension://abc"}, "origin_not_allowed"},
 		{"cross-site", map[string]string{"Sec-Fetch-Site": "cross-site"}, "origin_not_allowed"},
+		{"another port of this machine", map[string]string{"Sec-Fetch-Site": "same-site"}, "origin_not_allowed"},
+		{"unknown site", map[string]string{"Sec-Fetch-Site": "same-planet"}, "origin_not_allowed"},
 		{"cross-site frame", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, "origin_not_allowed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -134,6 +134,7 @@ func (a *api) listen() {
 		if err := srv.Shutdown(ctx); err != nil {
 			a.t.Errorf("shut down: %v", err)
 		}
+		a.server.WaitStreams(ctx)
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			a.t.Errorf("serve: %v", err)
 		}

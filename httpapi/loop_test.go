@@ -203,7 +203,7 @@ func TestLoopOutlivesAnOutage(t *testing.T) {
 		wait(time.Second)
 	})
 	last := out.flushed[len(out.flushed)-1]
-	if reason != "complete" || last != "3s :\n\nid: 1\nevent: execution-complete\ndata: {}\n\n" {
+	if reason != "complete" || last != "3s id: 1\nevent: execution-complete\ndata: {}\n\n" {
 		t.Errorf("%s: %q", reason, out.flushed)
 	}
 }

@@ -68,7 +68,7 @@ func newMetrics(r *prometheus.Registry, s *Server) (*metrics, error) {
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "chainstream_streams_open", Help: "Streams that are open.",
-	}, func() float64 { return float64(s.streams.Load()) })
+	}, func() float64 { return float64(s.streams.count()) })
 	for _, c := range []prometheus.Collector{m.requests, m.durations, m.executions, m.delivered, m.ended, open} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -53,8 +54,13 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			route := s.route(c)
 			took := time.Since(start)
 			s.metrics.request(req.Method, route, res.Status, took)
+			// Readings are many and change nothing.
+			level := slog.LevelInfo
+			if req.Method == http.MethodGet || req.Method == http.MethodHead {
+				level = slog.LevelDebug
+			}
 			// The query may hold what must not be logged; the path cannot.
-			s.logger.InfoContext(req.Context(), "request", "request_id", id, "method", req.Method, "path", req.URL.EscapedPath(),
+			s.logger.Log(req.Context(), level, "request", "request_id", id, "method", req.Method, "path", req.URL.EscapedPath(),
 				"route", route, "status", res.Status, "bytes", res.Size, "duration_ms", float64(took.Microseconds())/1000, "remote", c.RealIP())
 		}()
 		if err := next(c); err != nil {

@@ -211,9 +211,11 @@ func (s *Server) fail(err error, c echo.Context) {
 		panic(http.ErrAbortHandler)
 	}
 	p := problemOf(err)
-	if req.Context().Err() != nil && p.kind != kindSlowBody {
-		res.Status = statusClientGone // nobody reads the answer
-		return
+	if req.Context().Err() != nil && (errors.Is(err, context.Canceled) || p.status >= http.StatusInternalServerError) {
+		// The client left, and that is what failed. Silence would become an empty
+		// 200, which a client that closed only its own half takes for success.
+		res.Status = statusClientGone
+		panic(http.ErrAbortHandler)
 	}
 	if p.status >= http.StatusInternalServerError && p.cause != nil {
 		s.logger.ErrorContext(req.Context(), "request failed", "request_id", requestID(c), "method", req.Method,

@@ -79,6 +79,9 @@ type Runner interface {
 	// made it before. Errors: executor.ErrQueueFull, executor.ErrStopping,
 	// executor.ErrKeyReused.
 	Trigger(ctx context.Context, t executor.Trigger) (ex executor.Execution, replayed bool, err error)
+	// Replay answers the execution of an idempotency key that was used before.
+	// Errors: executor.ErrKeyReused.
+	Replay(ctx context.Context, key executor.IdempotencyKey) (ex executor.Execution, found bool, err error)
 	// Cancel asks an execution to stop. Errors: executor.ErrNotFound,
 	// executor.ErrFinished.
 	Cancel(ctx context.Context, id int64) (executor.Execution, error)
@@ -120,7 +123,7 @@ type Server struct {
 	echo     *echo.Echo
 	metrics  *metrics
 	known    map[string]bool // patterns of the routes
-	streams  atomic.Int64    // open
+	streams  *streams
 	draining atomic.Bool
 }
 
@@ -141,7 +144,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Registry == nil {
 		cfg.Registry = NewRegistry()
 	}
-	s := &Server{cfg: cfg, logger: cfg.Logger, echo: echo.New()}
+	s := &Server{cfg: cfg, logger: cfg.Logger, echo: echo.New(), streams: newStreams()}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registry, s); err != nil {
 		return nil, err
@@ -189,6 +192,7 @@ func (s *Server) routes() error {
 
 	get("/api/v1/models", s.listModels)
 	get("/schemas/chain.json", s.chainSchema)
+	get("/schemas/events.json", s.eventSchema)
 	get("/healthz", s.healthz)
 	get("/readyz", s.readyz)
 	get("/metrics", s.metrics.serve(s.cfg.Registry))

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
 )
 
@@ -71,4 +72,8 @@ func (s *Server) listModels(c echo.Context) error {
 
 func (s *Server) chainSchema(c echo.Context) error {
 	return c.Blob(http.StatusOK, "application/schema+json", chain.Schema())
+}
+
+func (s *Server) eventSchema(c echo.Context) error {
+	return c.Blob(http.StatusOK, "application/schema+json", events.Schema)
 }

@@ -314,11 +314,11 @@ func TestSlowReaderIsCut(t *testing.T) {
 // A large event reaches a reader that needs longer for it than one deadline.
 func TestSteadyReaderOfALargeEventIsNotCut(t *testing.T) {
 	t.Parallel()
-	s := newAPI(t, setup{config: func(c *httpapi.Config) { c.StreamWrite = 400 * time.Millisecond }}).script()
+	s := newAPI(t, setup{config: func(c *httpapi.Config) { c.StreamWrite = 2 * time.Second }}).script()
 	f := s.open(call{method: "GET", path: s.path()})
 	f.block()
 	s.write(whole()[0], events.PromptDelta{PromptID: 1, Attempt: 1, Text: strings.Repeat("x", 900<<10)}, events.ExecutionComplete{Success: true})
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	buf := make([]byte, 64<<10)
 	total := 0

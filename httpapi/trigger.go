@@ -46,24 +46,37 @@ func (s *Server) trigger(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	t, err := s.readTrigger(ctx, body)
+	hashedKey, err := hashed(key, body)
 	if err != nil {
 		return err
 	}
-	if t.Key, err = hashed(key, body); err != nil {
+	ex, replayed, err := s.replay(ctx, hashedKey)
+	if err != nil {
 		return err
 	}
+	var t executor.Trigger
+	if !replayed {
+		if t, err = s.readTrigger(ctx, body); err != nil {
+			return err
+		}
+		t.Key = hashedKey
+	}
+	var seat *place
 	if wantsStream {
 		// An answer without events would hide that the execution was made, so
 		// the place is taken first.
-		if !s.openStream() {
+		if seat = s.streams.take(s.cfg.MaxStreams); seat == nil {
 			return &problem{kind: kindOverloaded, detail: "Start the execution without a stream, or try again later.", retryAfter: busyRetry}
 		}
-		defer s.closeStream()
 	}
-	ex, replayed, err := s.cfg.Runner.Trigger(ctx, t)
+	if !replayed {
+		ex, replayed, err = s.cfg.Runner.Trigger(ctx, t)
+	}
 	switch {
 	case err != nil:
+		if seat != nil {
+			seat.leave()
+		}
 		s.metrics.executions.WithLabelValues("refused").Inc()
 		return err
 	case replayed:
@@ -76,7 +89,7 @@ func (s *Server) trigger(c echo.Context) error {
 	h.Set(echo.HeaderLocation, executionURL(ex.ID))
 	h.Set("Execution-Id", strconv.FormatInt(ex.ID, 10))
 	if wantsStream {
-		return s.streamNew(c, ex.ID)
+		return s.streamNew(c, seat, ex.ID)
 	}
 	if wait := preferredWait(c.Request().Header, s.cfg.MaxWait); wait > 0 {
 		h.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
@@ -94,14 +107,23 @@ func (s *Server) trigger(c echo.Context) error {
 	})
 }
 
+// replay answers what an idempotency key was used for. It comes before anything
+// is checked: the chain may have changed since.
+func (s *Server) replay(ctx context.Context, key executor.IdempotencyKey) (ex executor.Execution, found bool, err error) {
+	if key.Key == "" {
+		return ex, false, nil
+	}
+	return s.cfg.Runner.Replay(ctx, key)
+}
+
 // streamNew answers with the events of an execution from the first on.
-func (s *Server) streamNew(c echo.Context, id int64) error {
+func (s *Server) streamNew(c echo.Context, p *place, id int64) error {
 	sub, err := s.cfg.Broker.Subscribe(c.Request().Context(), id, 0)
 	if err != nil {
+		p.leave()
 		return err
 	}
-	defer sub.Close()
-	return s.serveStream(c, sub, view{})
+	return s.serveStream(c, p, sub, view{})
 }
 
 // await blocks until the execution has ended, or until the wait is over, the

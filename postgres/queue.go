@@ -46,7 +46,11 @@ func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Ex
 		return err
 	})
 	if errors.Is(err, errKeyExists) {
-		ex, err = s.keyed(ctx, t.Key)
+		var found bool
+		if ex, found, err = s.Keyed(ctx, t.Key); err == nil && !found {
+			// The key expired between the statements, or its execution was erased.
+			err = unavailable{errKeyExists}
+		}
 		return ex, true, err
 	}
 	if err != nil {
@@ -56,20 +60,23 @@ func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Ex
 	return ex, false, err
 }
 
-// keyed answers the execution that a key was used for.
-func (s *Store) keyed(ctx context.Context, key executor.IdempotencyKey) (executor.Execution, error) {
+// Keyed implements executor.Queue.
+func (s *Store) Keyed(ctx context.Context, key executor.IdempotencyKey) (ex executor.Execution, found bool, err error) {
 	row, err := s.queries.IdempotencyKeyByKey(ctx, db.IdempotencyKeyByKeyParams{Key: key.Key, TTL: executor.KeyTTL})
 	if errors.Is(err, pgx.ErrNoRows) {
-		// The key expired between the two statements, or its execution was erased.
-		return executor.Execution{}, fmt.Errorf("look up an idempotency key: %w", unavailable{err})
+		return ex, false, nil
 	}
 	if err != nil {
-		return executor.Execution{}, fmt.Errorf("look up an idempotency key: %w", translate(err))
+		return ex, false, fmt.Errorf("look up an idempotency key: %w", translate(err))
 	}
 	if !bytes.Equal(row.RequestHash, key.Hash[:]) {
-		return executor.Execution{}, executor.ErrKeyReused
+		return ex, false, executor.ErrKeyReused
 	}
-	return s.Execution(ctx, row.ExecutionID)
+	ex, err = s.Execution(ctx, row.ExecutionID)
+	if errors.Is(err, executor.ErrNotFound) { // erased between the two statements
+		return ex, false, nil
+	}
+	return ex, err == nil, err
 }
 
 func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {

@@ -131,14 +131,20 @@ func (s *server) wire(registry *llm.Registry) error {
 	if err != nil {
 		return fmt.Errorf("name this process: %w", err)
 	}
+	metrics := httpapi.NewRegistry()
+	finished, err := httpapi.CountExecutions(metrics)
+	if err != nil {
+		return err
+	}
 	s.broker = events.NewBroker(s.store, events.BrokerConfig{Logger: s.logger})
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
 		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
+		OnFinish: finished,
 	})
 	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
-		Version: version(), Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
+		Version: version(), Registry: metrics, Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
 	})
 	if err != nil {
 		s.broker.Close()
@@ -224,6 +230,7 @@ func (s *server) stopHTTP(ctx context.Context) {
 			s.logger.WarnContext(ctx, "connections not closed", "error", err)
 		}
 	}
+	s.api.WaitStreams(ctx)
 	<-s.served
 }
 
