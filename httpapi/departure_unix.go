@@ -24,7 +24,7 @@ func departure(conn net.Conn) func() bool {
 		err := raw.Read(func(fd uintptr) bool {
 			var b [1]byte
 			n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-			gone = n == 0 && err == nil || err == syscall.ECONNRESET //nolint:errorlint // a bare errno
+			gone = n == 0 && err == nil || err == syscall.ECONNRESET
 			return true
 		})
 		return gone || err != nil
