@@ -76,18 +76,19 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	}
 	table := measure.NewTable("server", "subscribers", "deliveries/s", "CPU µs/delivery", "each repeat", "p50", "p99", "bytes/event", "PostgreSQL µs/delivery", "foreign load")
 	for _, size := range c.sizes {
-		results := map[rig.Kind][]result{}
+		kinds := []rig.Kind{rig.Ours, rig.R3labs}
+		results := make([][]result, len(kinds))
 		for range c.repeats {
-			for _, kind := range []rig.Kind{rig.Ours, rig.R3labs} {
+			for i, kind := range kinds {
 				r, err := c.measure(ctx, database, kind, size)
 				if err != nil {
 					return fmt.Errorf("%s with %d subscribers: %w", kind, size, err)
 				}
-				results[kind] = append(results[kind], r)
+				results[i] = append(results[i], r)
 			}
 		}
-		for _, kind := range []rig.Kind{rig.Ours, rig.R3labs} {
-			addRow(table, kind, size, results[kind])
+		for i, kind := range kinds {
+			addRow(table, kind, size, results[i])
 		}
 	}
 	_, err = table.WriteTo(w)

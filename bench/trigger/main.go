@@ -130,9 +130,12 @@ func (r *result) measure(ctx context.Context, server *rig.Server, way way, clien
 	}
 	running.Wait()
 	r.took += time.Since(begin)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	share, err := foreign.Share()
 	r.foreign = max(r.foreign, share)
-	return errors.Join(append(errs, err)...)
+	return err
 }
 
 func (r *result) once(ctx context.Context, server *rig.Server, way way) error {

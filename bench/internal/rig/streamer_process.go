@@ -71,7 +71,9 @@ func obey(listener net.Listener, p publisher, orders *bufio.Scanner, answers *js
 	go func() { served <- server.Serve(listener) }()
 	defer func() {
 		err = errors.Join(err, server.Close())
-		<-served
+		if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+			err = errors.Join(err, serveErr)
+		}
 	}()
 	if err := answers.Encode(Streamer{Addr: listener.Addr().String(), Path: path}); err != nil {
 		return err

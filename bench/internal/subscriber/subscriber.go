@@ -217,9 +217,7 @@ func parse(frame []byte) (e Event, ok bool) {
 		e.ID = e.ID*10 + int64(id[i]-'0')
 	}
 	if rest, found := bytes.CutPrefix(id[i:], []byte("\nevent: ")); found {
-		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
-			e.Type = rest[:end]
-		}
+		e.Type, _, _ = bytes.Cut(rest, []byte("\n"))
 	}
 	return e, i > 0
 }
