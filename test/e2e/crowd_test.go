@@ -105,14 +105,17 @@ func tables(t *testing.T, conn *pgx.Conn) map[int64][]event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logs := make(map[int64][]event)
-	var id int64
-	var e event
-	if _, err := pgx.ForEachRow(result, []any{&id, &e.ID, &e.Type, &e.Data}, func() error {
-		logs[id] = append(logs[id], e)
-		return nil
-	}); err != nil {
+	type row struct {
+		Execution int64
+		event
+	}
+	list, err := pgx.CollectRows(result, pgx.RowToStructByPos[row])
+	if err != nil {
 		t.Fatal(err)
+	}
+	logs := make(map[int64][]event)
+	for _, r := range list {
+		logs[r.Execution] = append(logs[r.Execution], r.event)
 	}
 	return logs
 }

@@ -57,7 +57,7 @@ func start(t *testing.T, stdout io.Writer, env []string, args ...string) *proces
 	p := &process{cmd: exec.Command(program, args...), stderr: newRecord(), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = stdout, p.stderr
 	// Nothing of what configures the program on this machine.
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}, env...)
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.Getenv("TMPDIR")}, env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

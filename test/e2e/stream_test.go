@@ -25,7 +25,6 @@ func (e event) terminal() bool { return e.Type == "execution-complete" || e.Type
 // stream is one connection to an event stream, without any client in between.
 type stream struct {
 	conn   net.Conn
-	res    *http.Response
 	reader *bufio.Reader
 	retry  int // value of the last retry field, in ms; -1 after an event
 }
@@ -80,7 +79,7 @@ func (s *server) subscribe(ctx context.Context, conn net.Conn, execution int64, 
 	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
 		return nil, err
 	}
-	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 4096), nil)
+	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 4096), nil) //nolint:bodyclose // the connection is closed, which ends it
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +89,7 @@ func (s *server) subscribe(ctx context.Context, conn net.Conn, execution int64, 
 	case res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream":
 		return nil, fmt.Errorf("the stream was answered with %s, %s", res.Status, res.Header.Get("Content-Type"))
 	}
-	return &stream{conn: conn, res: res, reader: bufio.NewReaderSize(res.Body, 4096), retry: -1}, nil
+	return &stream{conn: conn, reader: bufio.NewReaderSize(res.Body, 4096), retry: -1}, nil
 }
 
 // next answers the next event. It is stricter than the standard asks of a
@@ -181,6 +180,10 @@ func (s *server) followBy(ctx context.Context, execution int64, c cursor, hangUp
 			var e event
 			if e, err = st.next(); err != nil {
 				break
+			}
+			if e.ID != c.after+1 {
+				st.close()
+				return journal, fmt.Errorf("follow execution %d: event %d came after %d", execution, e.ID, c.after)
 			}
 			journal = append(journal, e)
 			c.after = e.ID
