@@ -1,11 +1,12 @@
 package events
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -29,7 +30,7 @@ type member struct {
 // AppendJSONB appends the jsonb text of a JSON value. Strings are repaired:
 // NUL, which jsonb refuses, and invalid UTF-8 become U+FFFD.
 func AppendJSONB(dst, value []byte) ([]byte, error) {
-	p := jsonbWriter{in: value}
+	p := jsonbWriter{in: string(value)}
 	dst, err := p.value(dst, 0)
 	if err != nil {
 		return nil, err
@@ -43,10 +44,7 @@ func AppendJSONB(dst, value []byte) ([]byte, error) {
 // appendMembers appends an object of members whose values are jsonb text.
 func appendMembers(dst []byte, members []member) []byte {
 	slices.SortStableFunc(members, func(a, b member) int {
-		if d := len(a.key) - len(b.key); d != 0 {
-			return d
-		}
-		return bytes.Compare([]byte(a.key), []byte(b.key))
+		return cmp.Or(len(a.key)-len(b.key), strings.Compare(a.key, b.key))
 	})
 	dst = append(dst, '{')
 	first := true
@@ -112,9 +110,10 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// jsonbWriter reads JSON text and writes jsonb text.
+// jsonbWriter reads JSON text and writes jsonb text. Every event passes it, so
+// it takes strings out of in without copying them.
 type jsonbWriter struct {
-	in []byte
+	in string
 	at int
 }
 
@@ -156,7 +155,7 @@ func (p *jsonbWriter) value(dst []byte, depth int) ([]byte, error) {
 }
 
 func (p *jsonbWriter) literal(dst []byte, word string) ([]byte, error) {
-	if !bytes.HasPrefix(p.in[p.at:], []byte(word)) {
+	if !strings.HasPrefix(p.in[p.at:], word) {
 		return nil, errJSONSyntax
 	}
 	p.at += len(word)
@@ -196,12 +195,19 @@ func (p *jsonbWriter) object(dst []byte, depth int) ([]byte, error) {
 	return appendMembers(dst, members), nil
 }
 
+// mostMembers is what most events stay below.
+const mostMembers = 16
+
 // members reads an object into its members, values already encoded.
 func (p *jsonbWriter) members(depth int) ([]member, error) {
 	p.at++
 	var members []member
+	var values []byte // of the members, one after the other
+	if depth == 0 {   // an event: room for all of it at once
+		members, values = make([]member, 0, mostMembers), make([]byte, 0, len(p.in))
+	}
 	for {
-		if p.skipSpace(); p.at < len(p.in) && p.in[p.at] == '}' && members == nil {
+		if p.skipSpace(); p.at < len(p.in) && p.in[p.at] == '}' && len(members) == 0 {
 			p.at++
 			return nil, nil
 		}
@@ -216,11 +222,11 @@ func (p *jsonbWriter) members(depth int) ([]member, error) {
 			return nil, errJSONSyntax
 		}
 		p.at++
-		value, err := p.value(nil, depth+1)
-		if err != nil {
+		start := len(values)
+		if values, err = p.value(values, depth+1); err != nil {
 			return nil, err
 		}
-		members = append(members, member{repair(key), value})
+		members = append(members, member{repair(key), values[start:]})
 		more, err := p.next('}')
 		if err != nil {
 			return nil, err
@@ -260,10 +266,10 @@ func (p *jsonbWriter) string() (string, error) {
 		case c == '"':
 			p.at = i + 1
 			if !escaped {
-				return string(p.in[start+1 : i]), nil
+				return p.in[start+1 : i], nil
 			}
 			var s string
-			if err := json.Unmarshal(p.in[start:p.at], &s); err != nil {
+			if err := json.Unmarshal([]byte(p.in[start:p.at]), &s); err != nil {
 				return "", errJSONSyntax
 			}
 			return s, nil
@@ -281,37 +287,53 @@ const maxNumberDigits = 1000
 // as PostgreSQL's numeric prints them.
 func (p *jsonbWriter) number(dst []byte) ([]byte, error) {
 	start := p.at
-	for p.at < len(p.in) && bytes.IndexByte([]byte("+-0123456789.eE"), p.in[p.at]) >= 0 {
+	for p.at < len(p.in) && strings.IndexByte("+-0123456789.eE", p.in[p.at]) >= 0 {
 		p.at++
 	}
 	text := p.in[start:p.at]
-	if !json.Valid(text) {
+	if isCount(text) {
+		return append(dst, text...), nil
+	}
+	if !json.Valid([]byte(text)) {
 		return nil, errJSONSyntax
 	}
-	negative := text[0] == '-'
-	digits := bytes.TrimPrefix(text, []byte("-"))
+	digits, negative := strings.CutPrefix(text, "-")
 	exponent := 0
-	if e := bytes.IndexAny(digits, "eE"); e >= 0 {
+	if e := strings.IndexAny(digits, "eE"); e >= 0 {
 		var err error
-		if exponent, err = strconv.Atoi(string(digits[e+1:])); err != nil || exponent > maxNumberDigits || exponent < -maxNumberDigits {
+		if exponent, err = strconv.Atoi(digits[e+1:]); err != nil || exponent > maxNumberDigits || exponent < -maxNumberDigits {
 			return nil, errJSONSyntax
 		}
 		digits = digits[:e]
-	} else if !negative || bytes.ContainsAny(digits, "123456789") {
+	} else if !negative || strings.ContainsAny(digits, "123456789") {
 		return append(dst, text...), nil
 	}
-	whole, fraction, _ := bytes.Cut(digits, []byte("."))
-	return appendDecimal(dst, negative, append(slices.Clone(whole), fraction...), len(whole)+exponent), nil
+	whole, fraction, _ := strings.Cut(digits, ".")
+	return appendDecimal(dst, negative, whole+fraction, len(whole)+exponent), nil
+}
+
+// isCount tells whether a number is a whole one in plain digits, as nearly all
+// are: it needs no look at JSON's grammar.
+func isCount(text string) bool {
+	if text == "" || text[0] == '0' && len(text) > 1 {
+		return false
+	}
+	for i := range len(text) {
+		if text[i] < '0' || text[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // appendDecimal appends the digits with the decimal point after the first
 // "point" of them.
-func appendDecimal(dst []byte, negative bool, digits []byte, point int) []byte {
-	if negative && bytes.ContainsAny(digits, "123456789") {
+func appendDecimal(dst []byte, negative bool, digits string, point int) []byte {
+	if negative && strings.ContainsAny(digits, "123456789") {
 		dst = append(dst, '-')
 	}
-	for point > len(digits) {
-		digits = append(digits, '0')
+	if missing := point - len(digits); missing > 0 {
+		digits += strings.Repeat("0", missing)
 	}
 	if point <= 0 {
 		dst = append(dst, "0."...)
@@ -320,11 +342,8 @@ func appendDecimal(dst []byte, negative bool, digits []byte, point int) []byte {
 		}
 		return append(dst, digits...)
 	}
-	whole := bytes.TrimLeft(digits[:point], "0")
-	if len(whole) == 0 {
-		whole = []byte("0")
-	}
-	dst = append(dst, whole...)
+	whole := strings.TrimLeft(digits[:point], "0")
+	dst = append(dst, cmp.Or(whole, "0")...)
 	if point < len(digits) {
 		dst = append(append(dst, '.'), digits[point:]...)
 	}
@@ -333,7 +352,7 @@ func appendDecimal(dst []byte, negative bool, digits []byte, point int) []byte {
 
 // repair replaces NUL and invalid UTF-8 by U+FFFD.
 func repair(s string) string {
-	if utf8.ValidString(s) && !bytes.Contains([]byte(s), []byte{0}) {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
 		return s
 	}
 	out := make([]rune, 0, len(s))

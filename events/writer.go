@@ -2,9 +2,11 @@ package events
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -209,27 +211,46 @@ func encode(execution int64, rec Record, d Draft) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := jsonbWriter{in: raw}
+	p := jsonbWriter{in: string(raw)}
 	members, err := p.members(0)
 	if err != nil {
 		return nil, err
 	}
-	parent := []byte("null")
-	if rec.Parent.Valid {
-		parent = appendString(nil, rec.Parent.UUID.String())
+	values := make([]byte, 0, commonBytes)
+	common := func(key string, grown []byte) {
+		members = append(members, member{key, grown[len(values):]})
+		values = grown
 	}
-	members = append(members,
-		member{"executionId", fmt.Appendf(nil, "%d", execution)},
-		member{"seq", fmt.Appendf(nil, "%d", rec.Seq)},
-		member{"eventId", appendString(nil, rec.ID.String())},
-		member{"parentId", parent},
-		member{"streamId", appendString(nil, rec.Stream)},
-		member{"timestamp", appendString(nil, rec.Time.Format(timestampLayout))},
-	)
+	common("executionId", strconv.AppendInt(values, execution, 10))
+	common("seq", strconv.AppendInt(values, rec.Seq, 10))
+	common("eventId", appendUUID(values, rec.ID))
+	if rec.Parent.Valid {
+		common("parentId", appendUUID(values, rec.Parent.UUID))
+	} else {
+		common("parentId", append(values, "null"...))
+	}
+	common("streamId", appendString(values, rec.Stream))
+	common("timestamp", append(rec.Time.AppendFormat(append(values, '"'), timestampLayout), '"'))
 	if d.Repaired {
 		members = append(members, member{"metadata", []byte(`{"repaired": true}`)})
 	}
-	return appendMembers(make([]byte, 0, len(raw)+256), members), nil
+	return appendMembers(make([]byte, 0, len(raw)+len(values)+commonBytes), members), nil
+}
+
+// commonBytes is about what the common fields need: their values, or their keys
+// and the white space of jsonb text.
+const commonBytes = 192
+
+// appendUUID appends a quoted UUID in its usual form (RFC 9562, section 4).
+func appendUUID(dst []byte, id uuid.UUID) []byte {
+	dst = append(dst, '"')
+	for i, part := range [][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
+		if i > 0 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, part)
+	}
+	return append(dst, '"')
 }
 
 // Pending is an append on its way to the disk.
