@@ -146,17 +146,21 @@ func (c *call) book() {
 	if c.usage == nil {
 		return
 	}
-	s.InputTokens += c.usage.InputTokens
-	s.OutputTokens += c.usage.OutputTokens
-	s.CachedTokens += c.usage.CachedTokens
-	s.ReasoningTokens += c.usage.ReasoningTokens
-	s.UsageEstimated = s.UsageEstimated || c.usage.Estimated
+	book(s, *c.usage)
+}
+
+// book adds what a call used to its prompt.
+func book(s *events.PromptState, u llm.Usage) {
+	s.InputTokens += u.InputTokens
+	s.OutputTokens += u.OutputTokens
+	s.CachedTokens += u.CachedTokens
+	s.ReasoningTokens += u.ReasoningTokens
+	s.UsageEstimated = s.UsageEstimated || u.Estimated
 }
 
 // price books the cost, as far as it is known: a demonstration model is free.
-func (c *call) price() {
-	s := &c.step.state
-	if c.step.run.e.models.Demo(s.ModelID) && (s.Attempt == 1 || s.CostUSD != nil) {
+func (r *run) price(s *events.PromptState) {
+	if r.e.models.Demo(s.ModelID) && (s.Attempt == 1 || s.CostUSD != nil) {
 		free := "0"
 		s.CostUSD = &free
 		return
@@ -178,7 +182,7 @@ func (c *call) milliseconds() int64 {
 func (c *call) succeeded() error {
 	s := c.step
 	s.state.FinishReason = c.finish
-	c.price()
+	c.step.run.price(&c.step.state)
 	u := llm.Usage{}
 	if c.usage != nil {
 		u = *c.usage
@@ -212,7 +216,7 @@ func (c *call) failed(ctx context.Context, err error) {
 		c.usage = &estimate
 		c.book()
 	}
-	c.price()
+	c.step.run.price(&c.step.state)
 	u := llm.Usage{}
 	source := "provider"
 	if c.usage != nil {

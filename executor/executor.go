@@ -63,6 +63,8 @@ type History interface {
 	PromptStates(ctx context.Context, executions ...int64) (map[int64][]events.PromptState, error)
 	// Tails answers the newest event of every stream of an execution.
 	Tails(ctx context.Context, execution int64) ([]events.Tail, error)
+	// EventsOfTypes answers up to limit events of some types after a seq, in order.
+	EventsOfTypes(ctx context.Context, execution, after int64, types []events.Type, limit int) ([]events.Record, error)
 }
 
 // Store is everything the executor needs from the database.

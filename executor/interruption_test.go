@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,29 +30,45 @@ func TestStopWhileWaitingForARetry(t *testing.T) {
 	}})
 	h := newHarness(t, s.entry(), executor.Config{Owner: "one"})
 	ex := h.trigger(h.chain("name: waiting\nprompts:\n  - {name: P, position: 1, model: test/busy, content: x}\n"), nil)
-	sub, err := h.broker.Subscribe(t.Context(), ex.ID, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sub.Close()
-	for retrying := false; !retrying; {
-		frames, err := sub.Next(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		retrying = frames[len(frames)-1].Type == events.TypePromptRetry
-	}
-	expired, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := h.exec.Stop(expired); err != nil {
-		t.Fatal(err)
-	}
+	h.await(ex.ID, events.TypePromptRetry)
+	h.interrupt()
 	if state := h.states(ex.ID)["P"]; state.Status != "running" {
 		t.Errorf("after the stop the prompt is %s: %s", state.Status, state.Error)
 	}
 	h.resume(s.entry(), executor.Config{Owner: "two"})
 	if got := h.checkLog(ex.ID, h.follow(ex.ID)); got.Status != executor.StatusCompleted {
 		t.Errorf("execution: %s, %s", got.Status, got.Error)
+	}
+}
+
+// await reads the stream of an execution until an event of a type has come.
+func (h *harness) await(id int64, wanted events.Type) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	defer cancel()
+	sub, err := h.broker.Subscribe(ctx, id, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer sub.Close()
+	for {
+		frames, err := sub.Next(ctx)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if slices.ContainsFunc(frames, func(f events.Frame) bool { return f.Type == wanted }) {
+			return
+		}
+	}
+}
+
+// interrupt stops the harness's executor in the middle of what it does.
+func (h *harness) interrupt() {
+	h.t.Helper()
+	expired, cancel := context.WithCancel(h.t.Context())
+	cancel()
+	if err := h.exec.Stop(expired); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
@@ -189,4 +206,88 @@ func TestUnreadableChainEnds(t *testing.T) {
 // demo is a registry of the demonstration model alone.
 func demo() *llm.Registry {
 	return llm.NewRegistry(map[string]llm.Entry{"offline": {Provider: &offline.Provider{}, Demo: true}})
+}
+
+// A call that its process could not close is closed by the next one: the text
+// that had come is the prompt's, and what it used is estimated and counted.
+func TestLostCallIsClosed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		cancel bool // while nobody runs the execution
+		status executor.Status
+		prompt string
+		output string
+	}{
+		{"goes on", false, executor.StatusCompleted, "completed", "whole answer"},
+		{"cancelled meanwhile", true, executor.StatusCancelled, "cancelled", "half an "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := script(answers{"m": func(ctx context.Context, call int, req llm.Request, talk func(string) bool) error {
+				if call <= 2 {
+					return hang("half an ", nil)(ctx, call, req, talk)
+				}
+				return say("whole answer")(ctx, call, req, talk)
+			}})
+			h := newHarness(t, s.entry(), executor.Config{Owner: "one"})
+			v := h.chain(`
+name: lost
+prompts:
+  - {name: P, position: 1, model: test/m, content: "a question"}
+  - {name: Q, position: 1, model: test/m, content: "another question"}
+`)
+			ex := h.trigger(v, nil)
+			h.await(ex.ID, events.TypePromptDelta)
+			for s.count("m") < 2 || len(find(h.stored(ex.ID), events.TypePromptDelta)) < 2 {
+				h.await(ex.ID, events.TypePromptDelta)
+			}
+			h.interrupt()
+			if tt.cancel {
+				if _, err := h.store.RequestCancel(t.Context(), ex.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.resume(s.entry(), executor.Config{Owner: "two"})
+			log := h.follow(ex.ID)
+			got := h.checkLog(ex.ID, log)
+			if got.Status != tt.status {
+				t.Errorf("execution: %+v", got)
+			}
+			if open, closed := len(find(log, events.TypeLLMRequest)), len(find(log, events.TypeLLMResponse, events.TypeLLMError)); open != closed {
+				t.Errorf("%d calls, %d ends", open, closed)
+			}
+			lost := find(log, events.TypeLLMError)
+			if len(lost) != 2 || lost[0].Data["usageSource"] != "estimated" || lost[0].Data["outputTokens"] == 0.0 || lost[0].Data["inputTokens"] == 0.0 {
+				t.Errorf("lost calls: %v", lost)
+			}
+			used := int64(0)
+			for name, state := range h.states(ex.ID) {
+				if state.Status != tt.prompt || state.Output != tt.output || !state.UsageEstimated {
+					t.Errorf("%s: %+v", name, state)
+				}
+				used += state.OutputTokens
+			}
+			if got.OutputTokens != used || used <= 0 {
+				t.Errorf("%d tokens, the prompts say %d", got.OutputTokens, used)
+			}
+			if n := len(find(log, events.TypePromptError)); tt.cancel != (n == 2) {
+				t.Errorf("%d prompt errors", n)
+			}
+		})
+	}
+}
+
+// stored answers what is stored of an execution's log now.
+func (h *harness) stored(id int64) []event {
+	h.t.Helper()
+	records, err := h.store.Events(h.t.Context(), id, 0, 1000)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out := make([]event, len(records))
+	for i, r := range records {
+		out[i] = event{Seq: r.Seq, Type: r.Type}
+	}
+	return out
 }

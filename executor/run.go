@@ -42,6 +42,8 @@ type run struct {
 	mu       sync.Mutex
 	states   map[int]events.PromptState // by index of the prompt; copies of what is stored
 	finished int                        // prompts that need no more work
+
+	unfinished map[int]*lost // prompts that an earlier claim left running, by index
 }
 
 func newRun(e *Executor, ex Execution) *run {
@@ -120,6 +122,9 @@ func (r *run) toTheEnd() (Status, error) {
 	if err := context.Cause(r.hold); err != nil {
 		return "", err
 	}
+	if failed != nil {
+		r.closeUnfinished(failed)
+	}
 	return r.terminate(failed)
 }
 
@@ -179,7 +184,11 @@ func (r *run) open() error {
 			r.finished++
 		}
 	}
+	if r.unfinished, err = r.readLost(r.hold); err != nil {
+		return err
+	}
 	r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, r.ex.LastSeq, tails)
+	r.bookLost()
 	return nil
 }
 

@@ -306,18 +306,8 @@ func (s *step) fail(f *failure) error {
 	if f.err != nil {
 		s.run.logger.WarnContext(s.run.hold, "prompt failed", "prompt_id", s.state.PromptID, "code", f.code, "error", f.err)
 	}
-	now := s.run.e.cfg.Now().UTC()
-	duration := max(now.Sub(s.state.StartedAt).Milliseconds(), 0)
-	s.state.Status, s.state.FinishedAt, s.state.DurationMS = promptFailed, &now, &duration
-	if f.code == codeCancelled {
-		s.state.Status = promptCancelled
-	}
-	s.state.Error, s.state.ErrorCode = f.message, f.code
 	goesOn := s.run.verdict(s.prompt, f) == nil
-	drafts := []events.Draft{s.draft(events.PromptError{
-		PromptID: s.state.PromptID, Error: f.message, Code: f.code, Attempt: s.state.Attempt,
-	})}
-	if err := s.run.conclude(s.index, s.state, drafts, goesOn).Wait(s.run.hold); err != nil {
+	if err := s.run.giveUp(s.index, s.state, s.stream, f, goesOn).Wait(s.run.hold); err != nil {
 		return cause(s.run.hold, err)
 	}
 	return f
