@@ -35,7 +35,11 @@ func (c *Chain) CheckOutput(i int, text string) (json.RawMessage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("output schema of prompt %d: %w", i, err)
 	}
-	if err := schema.Validate(n.value()); err != nil {
+	value := n.value()
+	if !affordable(schema, value) {
+		return nil, &OutputError{Reason: "checking it against this schema takes too many steps; make the schema simpler, or the answer shorter"}
+	}
+	if err := schema.Validate(value); err != nil {
 		return nil, &OutputError{Reason: firstCauses(err)}
 	}
 	return n.appendJSON(nil), nil

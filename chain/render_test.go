@@ -3,6 +3,7 @@ package chain_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -277,5 +278,49 @@ func TestCheckOutput(t *testing.T) {
 	}
 	if got, err := c.CheckOutput(0, " [1, true] "); err != nil || string(got) != "[1,true]" {
 		t.Errorf("without a schema = %s, %v", got, err)
+	}
+}
+
+// A schema cannot keep a check busy for long, whatever it asks for; an ordinary one has room to spare.
+func TestCheckOutputEffort(t *testing.T) {
+	t.Parallel()
+	doubling := func(keyword, leaf string) string {
+		var b strings.Builder
+		b.WriteString(`{"$ref": "#/$defs/d0", "$defs": {`)
+		for i := range 30 {
+			fmt.Fprintf(&b, `"d%d": {"%s": [{"$ref": "#/$defs/d%d"}, {"$ref": "#/$defs/d%d"}]}, `, i, keyword, i+1, i+1)
+		}
+		return b.String() + `"d30": ` + leaf + `}}`
+	}
+	const itself = `{"properties": {"a": {"$ref": "#"}}}`
+	rows := "[" + strings.Repeat(`{"id": 1, "name": "x", "tags": ["a", "b"]},`, 5000) + `{"id": 2, "name": "y", "tags": []}]`
+	for _, c := range []struct {
+		name, schema, output string
+		refused              bool
+	}{
+		{"allOf that doubles", doubling("allOf", `{"type": "object"}`), `{}`, true},
+		{"allOf that doubles and fails", doubling("allOf", `{"type": "string"}`), `{}`, true},
+		{"anyOf that doubles", doubling("anyOf", `false`), `1`, true},
+		{"older draft", strings.Replace(doubling("oneOf", `true`), `"$ref"`, `"$schema": "http://json-schema.org/draft-07/schema#", "allOf": [{"$ref": "#/$defs/d0"}], "$comment"`, 1), `{}`, true},
+		{"doubling with the depth of the value", `{"allOf": [` + itself + `,` + itself + `]}`, strings.Repeat(`{"a":`, 60) + "1" + strings.Repeat("}", 60), true},
+		{"pattern on a long text, many times", `{"allOf": [` + strings.Repeat(`{"pattern": "(a|b)*c"},`, 4000) + `{}]}`, `"` + strings.Repeat("a", 1<<20) + `"`, true},
+		{"recursive", `{"type": "object", "properties": {"next": {"$ref": "#"}}}`, strings.Repeat(`{"next":`, 60) + "{}" + strings.Repeat("}", 60), false},
+		{"itself beside another", `{"anyOf": [{"$ref": "#"}, {"type": "object"}]}`, `{}`, false},
+		{"many rows", `{"type": "array", "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"},
+			"name": {"enum": ["x", "y"]}, "tags": {"type": "array", "items": {"type": "string", "maxLength": 5}}}, "additionalProperties": false}}`, rows, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := mustParse(t, resolverDocument)
+			p.Prompts[4].Output = &chain.Output{Schema: json.RawMessage(c.schema)}
+			_, err := p.CheckOutput(4, c.output)
+			var mismatch *chain.OutputError
+			if c.refused && (!errors.As(err, &mismatch) || !strings.Contains(mismatch.Reason, "too many steps")) {
+				t.Errorf("CheckOutput = %v, want a refusal", err)
+			}
+			if !c.refused && err != nil {
+				t.Errorf("CheckOutput = %v", err)
+			}
+		})
 	}
 }
