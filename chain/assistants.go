@@ -228,14 +228,17 @@ func (im *importer) seconds(n *node, at string) time.Duration {
 // name gives the chain a name of its own.
 func (im *importer) name() {
 	base := strings.Trim(cut(Slug(im.report.Name), 58), "-")
-	if base == "" {
+	switch {
+	case base == "":
 		base = "assistant-" + strconv.Itoa(im.number)
+	case isNumber(base):
+		base = cut("assistant-"+base, 58)
 	}
 	name := unique(base, "-", 1, func(s string) bool { return im.used[s] })
 	im.used[name] = true
 	im.chain.Name, im.report.Chain = name, name
 	if name != im.report.Name {
-		im.change(im.at+"/name", "the chain is called %s: names are lower case, with hyphens, and unique", name)
+		im.change(im.at+"/name", "the chain is called %s: names are lower case, with hyphens, unique, and no numbers", name)
 	}
 }
 

@@ -145,3 +145,16 @@ func TestImportAssistantsRefuses(t *testing.T) {
 		t.Error("a document over the limit was read")
 	}
 }
+
+// A number is the id of a chain, so an assistant whose name is one gets another.
+func TestImportNumber(t *testing.T) {
+	t.Parallel()
+	chains, _, err := chain.ImportAssistants([]byte(`{"version": "1.0", "assistants": [{"name": "2024", "prompts": [
+		{"name": "A", "content": "x", "model_name": "offline/echo", "position": 0}], "input_fields": []}]}`))
+	if err != nil || len(chains) != 1 {
+		t.Fatalf("%d chains, %v", len(chains), err)
+	}
+	if got := chains[0].Name; got != "assistant-2024" {
+		t.Errorf("the chain is called %q", got)
+	}
+}

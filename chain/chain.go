@@ -37,7 +37,7 @@ const (
 // Chain is a parsed document. A chain that Parse returned is valid, its positions are 1..n, and defaults are filled in.
 // A chain built by hand can be checked with Validate.
 type Chain struct {
-	Name        string   // slug: [a-z0-9][a-z0-9-]{0,62}
+	Name        string   // slug: [a-z0-9][a-z0-9-]{0,62}, and no number
 	Description string   // free text
 	Inputs      []Input  // in the order of the document
 	Prompts     []Prompt // in the order of the document, which need not be the order of positions
@@ -246,6 +246,9 @@ func Slug(name string) string {
 	}
 	return b.String()
 }
+
+// isNumber tells whether a name has digits only. In a URL or a trigger it would mean the chain with that id.
+func isNumber(name string) bool { return strings.Trim(name, "0123456789") == "" }
 
 // promptSlug is Slug with the fallback for names without any letter or digit: prompt-N, N being the 1-based place of the
 // prompt in the document.

@@ -40,6 +40,8 @@ func (c *Chain) validate(col *collector) {
 		v.add("/name", CodeRequired, "the chain needs a name")
 	} else if !chainName.MatchString(c.Name) {
 		v.add("/name", CodeInvalid, "%s is no name; use up to 63 of a-z, 0-9 and -, beginning with a letter or digit", shown(c.Name))
+	} else if isNumber(c.Name) {
+		v.add("/name", CodeInvalid, "%s is no name: where a chain is asked for, a number is its id; add a letter", shown(c.Name))
 	}
 	v.runes("/description", c.Description, maxTextRunes)
 	v.inputs()
