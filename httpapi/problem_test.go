@@ -267,3 +267,45 @@ func TestOptions(t *testing.T) {
 		t.Errorf("headers %v", got.header)
 	}
 }
+
+// A client that closes its own half of the connection still gets what there is
+// to say. Where its leaving is what made the request fail, it gets no answer;
+// never an empty 200, which would look like success.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	post := "POST /api/v1/executions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+	for _, c := range []struct{ name, request, answer string }{
+		{"body cut short", post + "Content-Length: 100\r\n\r\n{", "HTTP/1.1 400 "},
+		{"chunk cut short", post + "Transfer-Encoding: chunked\r\n\r\n40\r\n{", "HTTP/1.1 400 "},
+		{"unknown address", "GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "HTTP/1.1 404 "},
+		{"request that waits for its client", "GET /api/v1/executions/1 HTTP/1.1\r\nHost: localhost\r\n\r\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a := newFake(t, &scriptedStore{hang: true}, nil)
+			u, err := url.Parse(a.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var d net.Dialer
+			conn, err := d.DialContext(t.Context(), "tcp", u.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			if _, err := io.WriteString(conn, c.request); err != nil {
+				t.Fatal(err)
+			}
+			if tcp, ok := conn.(*net.TCPConn); !ok || tcp.CloseWrite() != nil {
+				t.Fatal("the connection cannot be closed by half")
+			}
+			all, err := io.ReadAll(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(all); !strings.HasPrefix(got, c.answer) || c.answer == "" && got != "" {
+				t.Errorf("answer %q", got)
+			}
+		})
+	}
+}

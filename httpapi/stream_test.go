@@ -423,6 +423,7 @@ type scriptedStore struct {
 	first int64 // the oldest event that is left
 	err   error
 	panic string
+	hang  bool // until the request is given up
 	rows  func(after int64, limit int) ([]events.Record, error)
 }
 
@@ -448,7 +449,11 @@ func (s *scriptedStore) Events(_ context.Context, _, after int64, limit int) ([]
 	return list, s.err
 }
 
-func (s *scriptedStore) Execution(context.Context, int64) (executor.Execution, error) {
+func (s *scriptedStore) Execution(ctx context.Context, _ int64) (executor.Execution, error) {
+	if s.hang {
+		<-ctx.Done()
+		return executor.Execution{}, ctx.Err()
+	}
 	if s.panic != "" {
 		panic(s.panic)
 	}
