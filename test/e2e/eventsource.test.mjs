@@ -19,7 +19,7 @@ before(async () => {
   server = await Server.start(['--offline-pace', '5ms']);
 });
 after(async () => {
-  assert.equal(await server?.stop(), 0, 'exit code of the server');
+  if (server) assert.equal(await server.stop(), 0, 'exit code of the server');
 });
 
 test('reads a whole run by the names of its events', { timeout: 60_000 }, async () => {
