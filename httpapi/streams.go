@@ -114,6 +114,7 @@ func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription,
 		return nil
 	}
 	l := &loop{source: sub, view: v, heartbeat: s.cfg.Heartbeat, draining: s.cfg.Broker.Draining()}
+	finish := func() error { return nil } // net/http ends what it has begun
 	run := func(ctx context.Context) {
 		defer p.leave()
 		defer sub.Close()
@@ -123,6 +124,9 @@ func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription,
 			}
 		}()
 		reason := l.run(ctx, first)
+		if reason == endComplete || reason == endDrain {
+			_ = finish() // a client that has left needs no end
+		}
 		s.metrics.delivered.Add(float64(l.delivered))
 		s.metrics.ended.WithLabelValues(reason.String()).Inc()
 	}
@@ -130,9 +134,10 @@ func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription,
 	if req.ProtoMajor == 1 {
 		if conn, _, err := rc.Hijack(); err == nil {
 			p.hold(conn)
-			l.out, l.gone = newConnWriter(conn, s.cfg.StreamWrite), departure(conn)
+			out := newConnWriter(conn, s.cfg.StreamWrite, req.ProtoMinor == 0)
+			l.out, l.gone, finish = out, departure(conn), out.end
 			res.Status, res.Committed = http.StatusOK, true
-			if err := writeHeader(l.out, res.Header()); err != nil {
+			if err := out.header(res.Header()); err != nil {
 				sub.Close()
 				p.leave()
 				return nil //nolint:nilerr // the client has left; nobody needs to know

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -52,75 +53,112 @@ func (d *deadline) pieces(b []byte, write func([]byte) (int, error)) (int, error
 	}
 }
 
-// connWriter writes to a connection that was taken over. It has a buffer only
-// between the first write and the flush: most streams wait most of the time.
+// connWriter writes the body of a stream to a connection that was taken over. It
+// has a buffer only between the first write and the flush: most streams wait
+// most of the time.
+//
+// The body is chunked (RFC 9112, section 7.1), so that a stream that was cut off
+// does not look like one that has ended.
 type connWriter struct {
 	conn     net.Conn
 	deadline deadline
-	buffer   *bytes.Buffer // nil when there is nothing to send
+	plain    bool        // for HTTP/1.0, which has no chunks
+	gathered *chunkBytes // nil when there is nothing to send
 }
 
-// streamBuffer is what is gathered before it is sent, in bytes.
-const streamBuffer = 2 * streamPiece
+// chunkBytes is room for the size of a chunk, what was gathered, and a line end.
+type chunkBytes []byte
 
-var streamBuffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, streamBuffer)) }}
+const (
+	// streamBuffer is what is gathered before it is sent, in bytes.
+	streamBuffer = 2 * streamPiece
+	// chunkSize is the room for the size of a chunk: hexadecimal digits and a line end.
+	chunkSize = 10
+)
 
-func newConnWriter(conn net.Conn, timeout time.Duration) *connWriter {
+var chunkPool = sync.Pool{New: func() any {
+	b := make(chunkBytes, chunkSize, chunkSize+streamBuffer+len(lineEnd))
+	return &b
+}}
+
+const lineEnd = "\r\n"
+
+func newConnWriter(conn net.Conn, timeout time.Duration, plain bool) *connWriter {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(streamSendBuffer) // a refusal costs memory, not correctness
 	}
 	_ = conn.SetDeadline(time.Time{}) // those of net/http; a broken connection shows at the first write
-	return &connWriter{conn: conn, deadline: deadline{set: conn.SetWriteDeadline, timeout: timeout}}
+	return &connWriter{conn: conn, deadline: deadline{set: conn.SetWriteDeadline, timeout: timeout}, plain: plain}
+}
+
+// header sends the status line and the header of a stream.
+func (w *connWriter) header(h http.Header) error {
+	setStreamHeader(h)
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if !w.plain {
+		h.Set("Transfer-Encoding", "chunked")
+	}
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 200 OK" + lineEnd)
+	if err := h.Write(&b); err != nil {
+		return fmt.Errorf("write the header: %w", err)
+	}
+	b.WriteString(lineEnd)
+	_, err := w.deadline.pieces(b.Bytes(), w.conn.Write)
+	return err
 }
 
 // Write gathers b, and sends what was gathered when it gets much.
 func (w *connWriter) Write(b []byte) (int, error) {
-	if w.buffer == nil {
-		w.buffer, _ = streamBuffers.Get().(*bytes.Buffer)
+	if w.gathered == nil {
+		w.gathered, _ = chunkPool.Get().(*chunkBytes) // which has nothing else
 	}
-	if w.buffer.Len()+len(b) > streamBuffer {
+	for n := 0; ; {
+		m := min(len(b)-n, chunkSize+streamBuffer-len(*w.gathered))
+		*w.gathered = append(*w.gathered, b[n:n+m]...)
+		if n += m; n == len(b) {
+			return n, nil
+		}
 		if err := w.send(); err != nil {
-			return 0, err
-		}
-		if len(b) > streamBuffer {
-			return w.deadline.pieces(b, w.conn.Write)
+			return n, err
 		}
 	}
-	return w.buffer.Write(b)
 }
 
 // Flush sends what was gathered.
 func (w *connWriter) Flush() error {
-	if w.buffer == nil {
+	if w.gathered == nil {
 		return nil
 	}
 	err := w.send()
-	streamBuffers.Put(w.buffer)
-	w.buffer = nil
+	chunkPool.Put(w.gathered)
+	w.gathered = nil
 	return err
 }
 
+// send sends one chunk.
 func (w *connWriter) send() error {
-	if w.buffer.Len() == 0 {
+	all := *w.gathered
+	*w.gathered = all[:chunkSize]
+	chunk := all[chunkSize:]
+	if len(chunk) == 0 {
 		return nil
 	}
-	_, err := w.deadline.pieces(w.buffer.Bytes(), w.conn.Write)
-	w.buffer.Reset()
+	if !w.plain {
+		size := append(strconv.AppendInt(make([]byte, 0, chunkSize), int64(len(chunk)), 16), lineEnd...)
+		start := chunkSize - copy(all[chunkSize-len(size):], size)
+		chunk = append(all, lineEnd...)[start:]
+	}
+	_, err := w.deadline.pieces(chunk, w.conn.Write)
 	return err
 }
 
-// writeHeader sends the status line and the header of a stream. The body ends
-// with the connection.
-func writeHeader(out sink, h http.Header) error {
-	setStreamHeader(h)
-	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 200 OK\r\n")
-	if err := h.Write(&b); err != nil {
-		return fmt.Errorf("write the header: %w", err)
+// end says that the stream is complete.
+func (w *connWriter) end() error {
+	if err := w.Flush(); err != nil || w.plain {
+		return err
 	}
-	b.WriteString("\r\n")
-	_, err := out.Write(b.Bytes())
+	_, err := w.deadline.pieces([]byte("0"+lineEnd+lineEnd), w.conn.Write)
 	return err
 }
 
