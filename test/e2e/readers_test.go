@@ -127,7 +127,7 @@ func TestStalledReader(t *testing.T) {
 	eventually(ctx, t, "the stalled reader is cut off", func() bool {
 		return metric(t, s, `chainstream_streams_ended_total{reason="slow"}`) == 1
 	})
-	seen := append([]event{first}, stalled.drain()...)
+	seen := append([]event{first}, stalled.drain(t)...)
 	if len(seen) >= len(table) {
 		t.Fatalf("the stalled reader has all %d events: there was nothing to cut off", len(seen))
 	}

@@ -139,7 +139,7 @@ func TestKill(t *testing.T) {
 	seen := readUntilStuck(t, st)
 	first.kill(ctx, t)
 	// What was on its way counts as well: the client has it.
-	seen = append(seen, st.drain()...)
+	seen = append(seen, st.drain(t)...)
 
 	second := serve(ctx, t, cfg)
 	rest, err := second.follow(ctx, id, int64(len(seen)))

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 )
 
 // event is one event, in a stream or in the table.
@@ -137,11 +138,15 @@ func (st *stream) next() (event, error) {
 }
 
 // drain answers the whole events that are left on a connection whose other end
-// is gone.
-func (st *stream) drain() []event {
+// is gone. That must not look like the end of the log.
+func (st *stream) drain(t *testing.T) []event {
+	t.Helper()
 	var list []event
 	for {
 		e, err := st.next()
+		if errors.Is(err, io.EOF) {
+			t.Error("a stream that was cut off ended as if it were complete")
+		}
 		if err != nil {
 			return list
 		}
