@@ -20,6 +20,7 @@ type commands struct {
 	Chains     chainsCommand     `cmd:"" help:"List, store, check and move chains."`
 	Executions executionsCommand `cmd:"" help:"List, start, cancel and read executions."`
 	Migrate    migrateCommand    `cmd:"" help:"Bring the database schema up, down, or tell where it stands."`
+	PSQL       psqlCommand       `cmd:"" name:"psql" help:"Look into the database of a server with psql."`
 	Doctor     doctorCommand     `cmd:"" help:"Say what is missing or misconfigured, and how to mend it."`
 	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document of the HTTP API."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`

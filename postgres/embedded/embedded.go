@@ -131,15 +131,41 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 
 // URL is the connection string of the cluster's database, with the password,
 // over TCP on the loopback interface.
-func (c *Cluster) URL() string {
+func (c *Cluster) URL() string { return connection(c.port, c.password) }
+
+func connection(port int, password string) string {
 	u := url.URL{
 		Scheme:   "postgres",
-		User:     url.UserPassword(role, c.password),
-		Host:     net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)),
+		User:     url.UserPassword(role, password),
+		Host:     net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		Path:     "/" + database,
 		RawQuery: "sslmode=disable",
 	}
 	return u.String()
+}
+
+// Address is the URL of the cluster that was last started in a data directory,
+// perhaps by another process; it says nothing about whether it runs. The error
+// matches fs.ErrNotExist where no cluster ever ran, and fs.ErrPermission where it
+// is somebody else's.
+func Address(dataDir string) (string, error) {
+	p, err := locate(dataDir)
+	if err != nil {
+		return "", err
+	}
+	port, err := os.ReadFile(p.port)
+	if err != nil {
+		return "", fmt.Errorf("read the database's port: %w", err)
+	}
+	password, err := os.ReadFile(p.password)
+	if err != nil {
+		return "", fmt.Errorf("read the database's password: %w", err)
+	}
+	number, err := strconv.Atoi(strings.TrimSpace(string(port)))
+	if err != nil {
+		return "", fmt.Errorf("read the database's port: %w", err)
+	}
+	return connection(number, strings.TrimSpace(string(password))), nil
 }
 
 // SocketURL is URL over the cluster's private socket. It reaches the same

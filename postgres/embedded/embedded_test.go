@@ -26,11 +26,17 @@ import (
 func TestStartMakesTheClusterOnceAndKeepsItsData(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(openDir(t), "new", "data dir") // absent, with a space
+	if _, err := embedded.Address(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("address before the first start: %v", err)
+	}
 	durable := map[string]string{}
 	first := start(t, embedded.Config{DataDir: dir, Settings: durable})
 	query(t, first.URL(), "CREATE TABLE kept AS SELECT 42 AS n")
 	if got := query(t, first.SocketURL(), "SELECT n FROM kept"); got != "42" {
 		t.Errorf("over the socket: n = %s", got)
+	}
+	if got, err := embedded.Address(dir); err != nil || got != first.URL() {
+		t.Errorf("address %s, %v; want %s", got, err, first.URL())
 	}
 	// A Ctrl-C goes to the process group of the terminal.
 	if group, err := syscall.Getpgid(postmaster(t, dir)); err != nil || group == syscall.Getpgrp() {

@@ -226,6 +226,9 @@ func (l *serverLog) complaint() string {
 	for line := range strings.Lines(string(text)) {
 		for _, severity := range []string{"WARNING:  ", "ERROR:  ", "FATAL:  ", "PANIC:  ", "LOG:  could not", "HINT:  "} {
 			if _, rest, ok := strings.Cut(line, severity); ok {
+				if strings.HasPrefix(rest, "the database system is ") {
+					break // what it told clients that came too early or too late
+				}
 				lines = append(lines, strings.TrimPrefix(severity+strings.TrimSpace(rest), "LOG:  "))
 				break
 			}
