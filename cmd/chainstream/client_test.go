@@ -3,6 +3,7 @@ package main_test
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -212,6 +213,45 @@ func TestDoctor(t *testing.T) {
 	r = execute(t, map[string]string{"CHAINSTREAM_DATA_DIR": file(t, "f", "") + "/data", "CHAINSTREAM_SERVER": "http://127.0.0.1:1"}, "doctor", "--json")
 	if got := verdicts(r); r.code != 1 || got["data"] != "missing" {
 		t.Errorf("an impossible data directory: exit code %d, %v", r.code, got)
+	}
+}
+
+// What doctor prints ends up in reports that others read.
+func TestDoctorKeepsSecrets(t *testing.T) {
+	t.Parallel()
+	r := execute(t, map[string]string{
+		"DATABASE_URL": "postgres://user:hidden@127.0.0.1:1/d", "CHAINSTREAM_SERVER": "http://127.0.0.1:1",
+		"OPENAI_API_KEY": "hidden", "OPENAI_BASE_URL": "http://user:hidden@127.0.0.1:1/v1?key=hidden",
+		"OLLAMA_BASE_URL": "http://user:hidden@127.0.0.1:1", "LMSTUDIO_BASE_URL": "http://user:hidden@127.0.0.1:nowhere/",
+	}, "doctor")
+	if all := r.stdout + r.stderr; strings.Contains(all, "hidden") || !strings.Contains(all, "http://user:xxxxx@127.0.0.1:1/v1") {
+		t.Errorf("doctor prints a secret, or too little:\n%s", all)
+	}
+}
+
+func TestPSQL(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"DATABASE_URL": pgtest.Database(t)}
+	if got := succeed(t, env, "psql", "-c", "SELECT 6 * 7", "--", "--no-align", "--tuples-only"); strings.TrimSpace(got) != "42" {
+		t.Errorf("psql prints %q", got)
+	}
+	if r := execute(t, env, "psql", "-c", "SELECT nonsense"); r.code != 1 || !strings.Contains(r.stderr, "nonsense") {
+		t.Errorf("a wrong statement: exit code %d, %s", r.code, r.stderr)
+	}
+	if r := execute(t, nil, "psql", "--data-dir", t.TempDir()); r.code != 1 || !strings.Contains(r.stderr, "there is no database in") {
+		t.Errorf("no database: exit code %d, %s", r.code, r.stderr)
+	}
+	stopped := t.TempDir()
+	for name, text := range map[string]string{"port": "1\n", "password": "secret\n"} {
+		if err := os.MkdirAll(filepath.Join(stopped, "postgres"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(stopped, "postgres", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := execute(t, nil, "psql", "--data-dir", stopped); r.code != 1 || !strings.Contains(r.stderr, "does not run") || strings.Contains(r.stderr, "secret") {
+		t.Errorf("a stopped database: exit code %d, %s", r.code, r.stderr)
 	}
 }
 

@@ -60,7 +60,7 @@ func (f databaseFlags) open(ctx context.Context, getenv func(string) string, log
 	}
 	cluster, err := embedded.Start(ctx, embedded.Config{DataDir: dir, Logger: logger, StopTimeout: clusterStop})
 	if err != nil {
-		return nil, databaseError(err, "the embedded database")
+		return nil, databaseError(err, "the embedded database in "+dir)
 	}
 	return &database{url: cluster.SocketURL(), where: "the embedded database in " + dir, cluster: cluster}, nil
 }
@@ -119,5 +119,8 @@ var errDatabaseDied = errors.New("the embedded database ended unexpectedly")
 
 // failure says why the embedded database ended.
 func (d *database) failure() error {
+	if diskFull(d.cluster.Err()) {
+		return databaseError(d.cluster.Err(), d.where)
+	}
 	return fmt.Errorf("%w: %w; its log is server.log in the data directory, and the next start recovers what was committed", errDatabaseDied, d.cluster.Err())
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -241,7 +242,7 @@ func (e *examination) providers(ctx context.Context) {
 		case !v.configured(e.app.getenv):
 			e.add(v.name, verdictNote, "not configured; set %s to use %s", v.key, v.label)
 		default:
-			e.add(v.name, verdictOK, "configured for %s", v.endpoint(e.app.getenv))
+			e.add(v.name, verdictOK, "configured for %s", shownAddress(v.endpoint(e.app.getenv)))
 		}
 	}
 }
@@ -253,18 +254,32 @@ func (e *examination) local(ctx context.Context, httpClient *http.Client, v vend
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(address, "/")+"/models", http.NoBody)
 	if err != nil {
-		e.add(v.name, verdictNote, "%s is no address; correct %s", address, v.base)
+		e.add(v.name, verdictNote, "%s cannot be read as an address; correct it", v.base)
 		return
 	}
+	shown := shownAddress(address)
 	resp, err := httpClient.Do(req)
 	if err != nil {
-		e.add(v.name, verdictNote, "does not answer at %s; start %s, or set %s", address, v.label, v.base)
+		e.add(v.name, verdictNote, "does not answer at %s; start %s, or set %s", shown, v.label, v.base)
 		return
 	}
 	status := resp.StatusCode
 	if err := resp.Body.Close(); err != nil || status != http.StatusOK {
-		e.add(v.name, verdictNote, "%s answered with status %d; is that %s?", address, status, v.label)
+		e.add(v.name, verdictNote, "%s answered with status %d; is that %s?", shown, status, v.label)
 		return
 	}
-	e.add(v.name, verdictOK, "answers at %s", address)
+	e.add(v.name, verdictOK, "answers at %s", shown)
+}
+
+// shownAddress is an address without what may be secret in it, because people
+// paste what doctor says into reports.
+func shownAddress(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that cannot be read"
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "…"
+	}
+	return u.Redacted()
 }

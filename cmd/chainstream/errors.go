@@ -52,7 +52,8 @@ func report(err error, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled):
 		code, message = exitCancelled, "interrupted"
 	}
-	fmt.Fprintln(stderr, "chainstream:", message) // should that fail, there is nobody left to tell
+	// What is quoted may come from a document or a server.
+	fmt.Fprintln(stderr, "chainstream:", printable(message)) // should that fail, there is nobody left to tell
 	return code
 }
 
@@ -66,6 +67,10 @@ func databaseError(err error, where string) error {
 		return &exitError{code: exitFailed, message: fmt.Sprintf(format, args...), err: err}
 	}
 	switch {
+	case diskFull(err):
+		return sentence("the disk under %s is full; make room there and start again: what was committed is not lost", where)
+	case strings.Contains(err.Error(), "invalid body length"): // pgx has no sentinel for a foreign protocol
+		return sentence("what answers at %s is not PostgreSQL; check the host and the port in --database-url (DATABASE_URL)", where)
 	case errors.Is(err, postgres.ErrNewerSchema):
 		return sentence("%s; start the newer chainstream again, or take the schema back with that one's migrate down", trim(err))
 	case errors.Is(err, embedded.ErrInUse):
@@ -100,6 +105,13 @@ func databaseError(err error, where string) error {
 		return sentence("%s; name a directory that you may write to with --data-dir (CHAINSTREAM_DATA_DIR)", trim(err))
 	}
 	return err
+}
+
+// diskFull tells whether PostgreSQL, whose words are all there is to go by, or
+// the system found no room on the disk.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "No space left on device") ||
+		strings.Contains(err.Error(), "Check free disk space")
 }
 
 // trim joins the lines of an error and leaves out what a user need not know.

@@ -147,3 +147,15 @@ func file(t *testing.T, name, text string) string {
 	}
 	return path
 }
+
+// What an error quotes cannot steer the terminal.
+func TestReport(t *testing.T) {
+	t.Parallel()
+	var stderr bytes.Buffer
+	if code := main.Report(errors.New("no field \x1b[2J\u009b31m\u202e here\nnext"), &stderr); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if got, want := stderr.String(), "chainstream: no field [2J31m here\nnext\n"; got != want {
+		t.Errorf("printed %q, want %q", got, want)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	main "github.com/chainstream/chainstream/cmd/chainstream"
+	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/postgres"
 )
@@ -256,6 +257,9 @@ func TestDatabaseErrors(t *testing.T) {
 		{"no pgvector", fmt.Errorf("migrate: %w", sqlError{"0A000", `extension "vector" is not available`}), "CREATE EXTENSION vector"},
 		{"no right to pgvector", fmt.Errorf("migrate: %w", sqlError{"42501", `permission denied to create extension "vector"`}), "CREATE EXTENSION vector"},
 		{"no right", fmt.Errorf("migrate: %w", sqlError{"42501", "permission denied for schema public"}), "let the user own the database"},
+		{"another program", fmt.Errorf("%w: connect: invalid body length: expected at most 1073741822, but got 1414811691", events.ErrUnavailable), "what answers at the database h/d is not PostgreSQL"},
+		{"full disk", fmt.Errorf("PostgreSQL ended: PANIC: could not write to file \"pg_wal/x\": No space left on device"), "the disk under the database h/d is full"},
+		{"full disk at the set-up", fmt.Errorf("run initdb: FATAL: could not extend file; HINT: Check free disk space; child process exited"), "is full; make room"},
 		{"no connection", fmt.Errorf("open: %w", sqlError{"53300", "sorry, too many clients already"}), "max_connections"},
 	}
 	for _, test := range tests {
