@@ -10,28 +10,38 @@ import (
 )
 
 // admission refuses triggers while too many executions wait. The queue is
-// counted at most every countEvery; in between, what was admitted is added.
+// counted at most every countEvery; in between, what was admitted is added. A
+// count that failed fails those who waited for it too: one after the other, they
+// would each wait for a database that does not answer.
 type admission struct {
 	queue Queue
 	limit int
 	now   func() time.Time
+	turn  chan struct{} // held by whoever uses the fields below
 
-	mu       sync.Mutex
 	counted  time.Time
 	estimate int
+	err      error // of the last count
 }
 
 const countEvery = 250 * time.Millisecond
 
 func (a *admission) admit(ctx context.Context) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if now := a.now(); now.Sub(a.counted) >= countEvery {
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-a.turn }()
+	if a.now().Sub(a.counted) >= countEvery {
 		n, err := a.queue.CountQueued(ctx, a.limit)
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // says nothing about the database
 		}
-		a.counted, a.estimate = now, n
+		a.counted, a.estimate, a.err = a.now(), n, err
+	}
+	if a.err != nil {
+		return a.err
 	}
 	if a.estimate >= a.limit {
 		return fmt.Errorf("%w: the limit is %d", ErrQueueFull, a.limit)

@@ -158,7 +158,7 @@ func New(store Store, log *events.Log, models Models, cfg Config) *Executor {
 	e := &Executor{
 		cfg: cfg, store: store, log: log, models: models, logger: cfg.Logger,
 		wake: make(chan struct{}, 1), running: make(map[int64]*run),
-		admission: admission{queue: store, limit: cfg.MaxQueued, now: cfg.Now},
+		admission: admission{queue: store, limit: cfg.MaxQueued, now: cfg.Now, turn: make(chan struct{}, 1)},
 	}
 	e.claiming, e.stopClaiming = context.WithCancel(context.Background())
 	return e
@@ -274,15 +274,18 @@ func (e *Executor) hint() {
 // burst.
 const claimPortion = 100
 
+// claimTimeout bounds a claim, and with it how long a stop waits for one.
+const claimTimeout = 5 * time.Second
+
 func (e *Executor) claimLoop() {
 	ctx := e.claiming
 	timer := time.NewTimer(e.cfg.Poll)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil {
 		held := slices.Collect(maps.Keys(e.held()))
 		if free := e.cfg.Workers - len(held); free > 0 {
 			portion := min(free, claimPortion)
-			claimed, err := e.store.Claim(ctx, e.cfg.Owner, portion, e.cfg.Lease, held...)
+			claimed, err := e.claim(portion, held)
 			if err != nil && ctx.Err() == nil {
 				e.logger.WarnContext(ctx, "queue not read, trying again", "error", err)
 			}
@@ -301,6 +304,14 @@ func (e *Executor) claimLoop() {
 			return
 		}
 	}
+}
+
+// claim takes executions from the queue. A stop does not cut it off: what the
+// database had already given away would belong to nobody until its lease ran out.
+func (e *Executor) claim(portion int, held []int64) ([]Execution, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.claiming), claimTimeout)
+	defer cancel()
+	return e.store.Claim(ctx, e.cfg.Owner, portion, e.cfg.Lease, held...)
 }
 
 // start runs a claimed execution in the background.

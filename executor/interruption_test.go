@@ -291,3 +291,81 @@ func (h *harness) stored(id int64) []event {
 	}
 	return out
 }
+
+// gateStore holds claims back and counts how often the queue is counted.
+type gateStore struct {
+	*postgres.Store
+	entered, proceed chan struct{}
+	counts           atomic.Int32
+}
+
+var errCount = fmt.Errorf("count: %w", events.ErrUnavailable)
+
+func (s *gateStore) CountQueued(context.Context, int) (int, error) {
+	s.counts.Add(1)
+	return 0, errCount
+}
+
+func (s *gateStore) Claim(ctx context.Context, owner string, limit int, lease time.Duration, held ...int64) ([]executor.Execution, error) {
+	claimed, err := s.Store.Claim(ctx, owner, limit, lease, held...)
+	if len(claimed) > 0 { // done in the database, and the answer is on its way
+		s.entered <- struct{}{}
+		<-s.proceed
+	}
+	return claimed, errors.Join(err, ctx.Err())
+}
+
+// What is being claimed when the process stops goes back to the queue at once.
+func TestStopDuringAClaim(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil, executor.Config{Workers: -1})
+	ex := h.trigger(h.chain(brief), map[string]string{"topic": "x"})
+	store := &gateStore{Store: h.store, entered: make(chan struct{}), proceed: make(chan struct{})}
+	e := executor.New(store, h.log, demo(), executor.Config{Owner: "stopping", Workers: 1, Lease: time.Hour})
+	e.Start()
+	<-store.entered
+	stopped := make(chan error)
+	go func() { stopped <- e.Stop(t.Context()) }()
+	for {
+		if _, _, err := e.Trigger(t.Context(), executor.Trigger{}); errors.Is(err, executor.ErrStopping) {
+			break
+		}
+	}
+	close(store.proceed)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.store.Execution(t.Context(), ex.ID); err != nil || got.Claims != 0 {
+		t.Errorf("%d claims, %v", got.Claims, err)
+	}
+	if got, err := h.store.Claim(t.Context(), "next", 10, time.Minute); err != nil || len(got) != 1 {
+		t.Errorf("the next process claims %d, %v", len(got), err)
+	}
+}
+
+// A database that does not answer is asked once for all who want to trigger,
+// not once for each, one after the other.
+func TestAdmissionSharesAFailure(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil, executor.Config{Workers: -1})
+	store := &gateStore{Store: h.store}
+	now := time.Now()
+	e := executor.New(store, h.log, demo(), executor.Config{Owner: "two", Now: func() time.Time { return now }})
+	for range 5 {
+		if _, _, err := e.Trigger(t.Context(), executor.Trigger{}); !errors.Is(err, events.ErrUnavailable) {
+			t.Errorf("trigger: %v", err)
+		}
+	}
+	if n := store.counts.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	now = now.Add(time.Second)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := e.Trigger(gone, executor.Trigger{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("trigger of a caller that is gone: %v", err)
+	}
+	if _, _, err := e.Trigger(t.Context(), executor.Trigger{}); !errors.Is(err, events.ErrUnavailable) || store.counts.Load() < 2 {
+		t.Errorf("asked %d times, %v", store.counts.Load(), err)
+	}
+}
