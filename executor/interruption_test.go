@@ -312,7 +312,10 @@ func (s *gateStore) Claim(ctx context.Context, owner string, limit int, lease ti
 		s.entered <- struct{}{}
 		<-s.proceed
 	}
-	return claimed, errors.Join(err, ctx.Err())
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return claimed, err
 }
 
 // What is being claimed when the process stops goes back to the queue at once.
