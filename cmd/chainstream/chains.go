@@ -229,7 +229,7 @@ type chainsExportCommand struct {
 	Chain   string `arg:"" help:"Name or id."`
 	Format  string `help:"yaml, json, or assistants for the version 1.0 document." enum:"yaml,json,assistants" default:"yaml"`
 	Version int    `help:"Version; without it the newest."`
-	Server  string `help:"Address of the server." default:"http://127.0.0.1:8080" placeholder:"URL" environ:"CHAINSTREAM_SERVER"`
+	Server  string `help:"Address of the server. Default: http://127.0.0.1:8080." default:"http://127.0.0.1:8080" placeholder:"URL" environ:"CHAINSTREAM_SERVER"`
 	JSON    bool   `help:"Short for --format json."`
 }
 

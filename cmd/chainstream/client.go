@@ -21,7 +21,7 @@ import (
 
 // clientFlags say which server a command talks to.
 type clientFlags struct {
-	Server string `help:"Address of the server." default:"http://127.0.0.1:8080" placeholder:"URL" environ:"CHAINSTREAM_SERVER"`
+	Server string `help:"Address of the server. Default: http://127.0.0.1:8080." default:"http://127.0.0.1:8080" placeholder:"URL" environ:"CHAINSTREAM_SERVER"`
 	JSON   bool   `help:"Print JSON."`
 }
 
