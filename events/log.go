@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -219,6 +220,9 @@ func (c *committer) run(ctx context.Context) {
 			continue
 		}
 		c.commit(ctx, gather(batch))
+		// Those who were just acknowledged write their next events first, so
+		// that these travel in the next commit and not in the one after it.
+		runtime.Gosched()
 	}
 }
 

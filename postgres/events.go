@@ -48,9 +48,12 @@ func appendParams(appends []events.Append) (db.EventAppendParams, error) {
 		ResultExecutionIds: []int64{}, Results: [][]byte{},
 	}
 	for _, a := range appends {
-		outcome, err := document(a.Outcome)
-		if err != nil {
-			return p, fmt.Errorf("encode the outcome of execution %d: %w", a.ExecutionID, err)
+		outcome := []byte("{}") // as of most appends
+		if a.Outcome != (events.Outcome{}) {
+			var err error
+			if outcome, err = document(a.Outcome); err != nil {
+				return p, fmt.Errorf("encode the outcome of execution %d: %w", a.ExecutionID, err)
+			}
 		}
 		p.ExecutionIds = append(p.ExecutionIds, a.ExecutionID)
 		p.LeaseEpochs = append(p.LeaseEpochs, a.Epoch)
