@@ -38,14 +38,40 @@ func Parse(data []byte, f Format) (*Chain, error) {
 		sortByLine(list)
 		return nil, list
 	}
-	chain.normalisePositions()
-	for i := range chain.Inputs {
-		in := &chain.Inputs[i]
+	chain.normalise()
+	return chain, nil
+}
+
+// Load reads a document that JSON wrote and that was valid then. It does not ask
+// whether it would be valid today: a rule that has become stricter since does not
+// take stored chains away.
+func Load(data []byte) (*Chain, error) {
+	c := &collector{}
+	root := readTree(data, FormatJSON, MaxDocumentBytes, c)
+	if root == nil {
+		return nil, c.problems()
+	}
+	d := &decoder{c}
+	if !d.is(root, "", kindObject) {
+		return nil, c.problems()
+	}
+	chain := d.chain(root)
+	if list := c.problems(); len(list) > 0 {
+		return nil, list
+	}
+	chain.normalise()
+	return chain, nil
+}
+
+// normalise makes positions 1..n and gives defaults the type of their input.
+func (c *Chain) normalise() {
+	c.normalisePositions()
+	for i := range c.Inputs {
+		in := &c.Inputs[i]
 		if in.Default != nil {
 			in.Default = in.accept(in.Default, "", &collector{})
 		}
 	}
-	return chain, nil
 }
 
 // decoder turns a tree into a Chain. It checks the shape: fields, types and notations. What values mean is checked by

@@ -43,3 +43,19 @@ func TestTextsSurvive(t *testing.T) {
 		roundTrip(t, c)
 	}
 }
+
+// A stored chain is read back even when a rule has become stricter since.
+func TestLoadDoesNotJudge(t *testing.T) {
+	t.Parallel()
+	stored := []byte(`{"name":"2024","prompts":[{"name":"P","position":1,"model":"offline/echo","content":"${nothing}"}]}`)
+	if _, err := chain.Parse(stored, chain.FormatJSON); err == nil {
+		t.Fatal("the document is valid; choose a worse one")
+	}
+	c, err := chain.Load(stored)
+	if err != nil || c.Name != "2024" || c.Prompts[0].Content != "${nothing}" {
+		t.Errorf("loaded %+v, %v", c, err)
+	}
+	if _, err := chain.Load([]byte(`{"name":7}`)); err == nil {
+		t.Error("what cannot be read was loaded")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,17 @@ func TestIdempotencyKey(t *testing.T) {
 	if diff := cmp.Diff(first.object()["executionId"], gone.object()["executionId"]); diff != "" {
 		t.Errorf("after the chain was deleted: %s", diff)
 	}
+}
+
+func TestMetadataIsBounded(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.chain(twoPrompts)
+	send := func(n int) answer {
+		return a.do(call{method: "POST", path: "/api/v1/executions", body: fmt.Sprintf(`{"chain":"two","inputs":{"topic":"x"},"metadata":{"a":%q}}`, strings.Repeat("x", n))})
+	}
+	send(16<<10 - len(`{"a":""}`)).want(http.StatusAccepted)
+	send(16<<10).problem(http.StatusUnprocessableEntity, "invalid_request")
 }
 
 func TestPreferWait(t *testing.T) {

@@ -82,6 +82,7 @@ func (s *Server) route(c echo.Context) string {
 // secure sets the headers that every answer has.
 func secure(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store") // what may be kept says so itself
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("X-Frame-Options", "DENY")

@@ -97,6 +97,9 @@ func readView(req *http.Request, q *query) (view, error) {
 			v.types[t] = true
 		}
 	}
+	if format := q.one("format"); format != "" && format != "native" {
+		q.fail("format", "%q is not a format of this server; native is the only one", format)
+	}
 	cursor := q.one("after")
 	given := q.values.Has("after")
 	if last := req.Header.Values("Last-Event-ID"); len(last) > 1 {

@@ -163,6 +163,7 @@ func TestStreamRefusals(t *testing.T) {
 		{"unknown type", s.path() + "?types=prompt-start,nope", nil, 400, "invalid_parameter"},
 		{"empty types", s.path() + "?types=", nil, 400, "invalid_parameter"},
 		{"deltas neither true nor false", s.path() + "?deltas=maybe", nil, 400, "invalid_parameter"},
+		{"unknown format", s.path() + "?format=morse", nil, 400, "invalid_parameter"},
 		{"broken query", s.path() + "?after=%zz", nil, 400, "invalid_parameter"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -166,7 +166,7 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	id, name := r.chain()
 	version := r.version()
 	inputs := r.object("inputs")
-	r.object("metadata")
+	r.metadata()
 	l := r.limits()
 	r.surplus("chain", "version", "inputs", "metadata", "limits")
 	if len(r.problems) > 0 {
@@ -228,6 +228,16 @@ func (r *triggerReader) chain() (id int64, name string) {
 		r.add("/chain", chain.CodeInvalid, "must be the id or the name of a chain")
 	}
 	return 0, name
+}
+
+// maxMetadata bounds what lists of executions repeat, in bytes.
+const maxMetadata = 16 << 10
+
+func (r *triggerReader) metadata() {
+	r.object("metadata")
+	if n := len(r.fields["metadata"]); n > maxMetadata {
+		r.add("/metadata", chain.CodeTooLarge, fmt.Sprintf("has %d bytes, more than %d", n, maxMetadata))
+	}
 }
 
 func (r *triggerReader) version() int {

@@ -169,9 +169,10 @@ func chainError(err error) error {
 
 // chainVersion reads a stored document. It was valid when it was stored.
 func chainVersion(c db.Chain, v db.ChainVersion) (*chain.Version, error) {
-	doc, err := chain.Parse(v.Document, chain.FormatJSON)
+	doc, err := chain.Load(v.Document)
 	if err != nil {
-		return nil, fmt.Errorf("stored version %d of chain %d cannot be read: %w", v.Version, c.ID, err)
+		// Not wrapped: a fault of the server is no problem with a request.
+		return nil, fmt.Errorf("stored version %d of chain %d cannot be read: %v", v.Version, c.ID, err) //nolint:errorlint // see above
 	}
 	return &chain.Version{
 		ChainID: c.ID, Version: int(v.Version), Chain: doc, PromptIDs: v.PromptIds, CreatedAt: v.CreatedAt, Newest: int(c.Version),

@@ -58,6 +58,12 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 	a.banner(s, begin)
 	logger.InfoContext(ctx, "server ready", "url", s.url(), "workers", c.Workers, "version", version())
 
+	// A reader of the log that goes away is no reason to stop. Not ignored,
+	// because the database would inherit that.
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	defer signal.Stop(unread)
+
 	var failure error
 	select {
 	case <-ctx.Done():
