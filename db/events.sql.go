@@ -330,7 +330,7 @@ func (q *Queries) EventPageByType(ctx context.Context, arg EventPageByTypeParams
 }
 
 const eventPartitionsEnsure = `-- name: EventPartitionsEnsure :one
-SELECT events_ensure_partitions(coalesce((SELECT max(id) FROM executions), 0) + $1::bigint) AS made
+SELECT events_ensure_partitions($1::bigint) AS made
 `
 
 // EventPartitionsEnsure makes the partitions for the next execution ids.

@@ -267,7 +267,7 @@ SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
-   AND ($4::text IS NULL OR status::text = $4)
+   AND ($4::execution_status IS NULL OR status = $4::execution_status)
    AND ($5::timestamptz IS NULL OR created_at >= $5)
    AND ($6::timestamptz IS NULL OR created_at < $6)
  ORDER BY id DESC
@@ -278,7 +278,7 @@ type ExecutionListParams struct {
 	Before      *int64
 	ChainID     *int64
 	ChainName   *string
-	Status      *string
+	Status      *ExecutionStatus
 	CreatedFrom *time.Time
 	CreatedTo   *time.Time
 	MaxRows     int32

@@ -101,7 +101,11 @@ func (s *step) attempts(ctx context.Context) error {
 	if s.run.hold.Err() != nil {
 		return context.Cause(s.run.hold) // whoever goes on with the execution makes the next attempt
 	}
-	return s.fail(failureOf(ctx, err))
+	f := failureOf(ctx, err)
+	if _, ok := errors.AsType[*llm.Error](err); ok && ctx.Err() == nil && f.code != codeUnavailable {
+		f.message += " Model: " + s.state.ModelID + "."
+	}
+	return s.fail(f)
 }
 
 // cause prefers why a context ended over the error that came of it.
@@ -303,7 +307,7 @@ func (s *step) succeed(drafts []events.Draft) {
 // fail closes the prompt and keeps what it had.
 func (s *step) fail(f *failure) error {
 	f.prompt = s.state.PromptID
-	if f.err != nil {
+	if f.err != nil && f.code != codeCancelled {
 		s.run.logger.WarnContext(s.run.hold, "prompt failed", "prompt_id", s.state.PromptID, "code", f.code, "error", f.err)
 	}
 	goesOn := s.run.verdict(s.prompt, f) == nil

@@ -98,6 +98,7 @@ CREATE TABLE executions (
 -- indexed, so that renewing a lease stays a heap-only update.
 CREATE INDEX executions_queued_idx ON executions (id) WHERE status = 'queued';
 CREATE INDEX executions_live_idx ON executions (id) WHERE status IN ('running', 'waiting');
+CREATE INDEX executions_status_idx ON executions (status, id DESC);
 CREATE INDEX executions_chain_idx ON executions (chain_id, id DESC);
 CREATE INDEX executions_created_idx ON executions (created_at);
 
@@ -150,14 +151,15 @@ CREATE TABLE events (
 CREATE INDEX events_type_idx ON events (event_type, execution_id)
     WHERE event_type NOT IN ('prompt-delta', 'reasoning-delta');
 
--- events_ensure_partitions makes the partitions of events up to the one that
--- holds execution id "upto" and answers how many it made. A partition holds
+-- events_ensure_partitions makes the partitions of events for the next "ahead"
+-- executions and answers how many it made. A partition holds
 -- 100,000 execution ids. It is attached, not created in place, because
 -- attaching does not lock out readers and writers of the table.
-CREATE FUNCTION events_ensure_partitions(upto bigint) RETURNS integer
+CREATE FUNCTION events_ensure_partitions(ahead bigint) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     size  constant bigint := 100000;
+    newest constant bigint := coalesce(pg_sequence_last_value(pg_get_serial_sequence('executions', 'id')), 0);
     lower_bound bigint;
     made  integer := 0;
     child text;
@@ -168,9 +170,9 @@ BEGIN
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'events'::regclass AND c.relname ~ '^events_p[0-9]+$';
     IF lower_bound IS NULL THEN
-        lower_bound := (SELECT coalesce(min(id), 0) / size * size FROM executions);
+        lower_bound := newest / size * size;
     END IF;
-    WHILE lower_bound <= upto LOOP
+    WHILE lower_bound <= newest + ahead LOOP
         child := format('events_p%s', lpad(lower_bound::text, 12, '0'));
         EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)', child);
         EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', child, lower_bound, lower_bound + size);

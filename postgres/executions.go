@@ -32,7 +32,7 @@ func (s *Store) Execution(ctx context.Context, id int64) (executor.Execution, er
 func (s *Store) Executions(ctx context.Context, f executor.Filter) ([]executor.Execution, error) {
 	rows, err := s.queries.ExecutionList(ctx, db.ExecutionListParams{
 		Before: optional(f.Before), ChainID: optional(f.ChainID), ChainName: optional(f.ChainName),
-		Status: optional(string(f.Status)), CreatedFrom: optionalTime(f.From), CreatedTo: optionalTime(f.To), MaxRows: int32(f.Limit),
+		Status: optional(db.ExecutionStatus(f.Status)), CreatedFrom: optionalTime(f.From), CreatedTo: optionalTime(f.To), MaxRows: int32(f.Limit),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list executions: %w", translate(err))

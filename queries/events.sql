@@ -146,4 +146,4 @@ DELETE FROM events WHERE execution_id = @execution_id;
 
 -- name: EventPartitionsEnsure :one
 -- EventPartitionsEnsure makes the partitions for the next execution ids.
-SELECT events_ensure_partitions(coalesce((SELECT max(id) FROM executions), 0) + @ahead::bigint) AS made;
+SELECT events_ensure_partitions(@ahead::bigint) AS made;

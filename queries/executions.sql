@@ -13,7 +13,7 @@ SELECT * FROM executions
  WHERE (sqlc.narg('before')::bigint IS NULL OR id < sqlc.narg('before'))
    AND (sqlc.narg('chain_id')::bigint IS NULL OR chain_id = sqlc.narg('chain_id'))
    AND (sqlc.narg('chain_name')::text IS NULL OR chain_name = sqlc.narg('chain_name'))
-   AND (sqlc.narg('status')::text IS NULL OR status::text = sqlc.narg('status'))
+   AND (sqlc.narg('status')::execution_status IS NULL OR status = sqlc.narg('status')::execution_status)
    AND (sqlc.narg('created_from')::timestamptz IS NULL OR created_at >= sqlc.narg('created_from'))
    AND (sqlc.narg('created_to')::timestamptz IS NULL OR created_at < sqlc.narg('created_to'))
  ORDER BY id DESC
