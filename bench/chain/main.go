@@ -91,7 +91,7 @@ type result struct {
 	foreign           float64
 }
 
-func (c config) run(ctx context.Context, w io.Writer) (err error) {
+func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	model, err := startModel(ctx)
 	if err != nil {
 		return err

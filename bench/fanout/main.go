@@ -65,7 +65,7 @@ func define(flags *flag.FlagSet) program.Run {
 	}
 }
 
-func (c config) run(ctx context.Context, w io.Writer) (err error) {
+func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	database, err := rig.StartDatabase(ctx)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func addRow(table *measure.Table, kind rig.Kind, size int, repeats []result) {
 		strconv.FormatInt(sum.bytes/sum.delivered, 10), postgres, measure.Percent(sum.foreign))
 }
 
-func (c config) measure(ctx context.Context, database *rig.Database, kind rig.Kind, size int) (r result, err error) {
+func (c *config) measure(ctx context.Context, database *rig.Database, kind rig.Kind, size int) (r result, err error) {
 	server := rig.StreamerConfig{Kind: kind, Database: database.URL, Bytes: c.bytes}
 	if kind == rig.Ours {
 		server.Profile = c.profile

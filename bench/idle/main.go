@@ -48,7 +48,7 @@ func define(flags *flag.FlagSet) program.Run {
 // spareFiles are open files beside those of the streams.
 const spareFiles = 200
 
-func (c config) run(ctx context.Context, w io.Writer) (err error) {
+func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("read the limit on open files: %w", err)
@@ -95,7 +95,7 @@ type result struct {
 // left alone.
 const settle = 3 * time.Second
 
-func (c config) measure(ctx context.Context, database *rig.Database, kind rig.Kind) (r result, err error) {
+func (c *config) measure(ctx context.Context, database *rig.Database, kind rig.Kind) (r result, err error) {
 	streamer, err := rig.StartStreamer(ctx, rig.StreamerConfig{Kind: kind, Database: database.URL, Bytes: 256})
 	if err != nil {
 		return r, err
@@ -145,7 +145,7 @@ func (c config) measure(ctx context.Context, database *rig.Database, kind rig.Ki
 }
 
 // round opens streams, calls f and closes them.
-func (c config) round(ctx context.Context, streamer *rig.Streamer, streams int, f func(*crowd.Load) error) (err error) {
+func (c *config) round(ctx context.Context, streamer *rig.Streamer, streams int, f func(*crowd.Load) error) (err error) {
 	readers, err := crowd.Open(ctx, streams, streamer.Addr, streamer.Path, subscriber.Options{Buffer: 2048})
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func define(flags *flag.FlagSet) program.Run {
 	return c.run
 }
 
-func (c config) run(ctx context.Context, w io.Writer) (err error) {
+func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	database, err := rig.StartDatabase(ctx)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ type result struct {
 // warm is the time before the measurement.
 const warm = time.Second
 
-func (c config) measure(ctx context.Context, database *rig.Database, kind rig.Kind) (r result, err error) {
+func (c *config) measure(ctx context.Context, database *rig.Database, kind rig.Kind) (r result, err error) {
 	streamer, err := rig.StartStreamer(ctx, rig.StreamerConfig{Kind: kind, Database: database.URL, Bytes: c.bytes})
 	if err != nil {
 		return r, err
@@ -143,7 +143,7 @@ func (c config) measure(ctx context.Context, database *rig.Database, kind rig.Ki
 }
 
 // watch waits until the server has cut the reader and answers after what time.
-func (c config) watch(ctx context.Context, streamer *rig.Streamer) string {
+func (c *config) watch(ctx context.Context, streamer *rig.Streamer) string {
 	begin := time.Now()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -65,7 +65,7 @@ type result struct {
 	foreign            float64
 }
 
-func (c config) run(ctx context.Context, w io.Writer) (err error) {
+func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	server, err := rig.StartServer(ctx)
 	if err != nil {
 		return err
