@@ -33,8 +33,8 @@ type Sink = sink
 // RunLoop runs the loop of a stream that leaves out text deltas if asked, and
 // answers why it ended.
 func RunLoop(ctx context.Context, src Source, out Sink, noDeltas bool, heartbeat time.Duration, draining <-chan struct{}, first []events.Frame) string {
-	l := &loop{source: src, out: out, view: view{noDeltas: noDeltas}, heartbeat: heartbeat, draining: draining}
-	return l.run(ctx, first).String()
+	l := &loop{source: src, first: first, out: out, view: view{noDeltas: noDeltas}, heartbeat: heartbeat, draining: draining}
+	return l.run(ctx).String()
 }
 
 // Route is a method and a path that the server answers.

@@ -46,6 +46,7 @@ func (e ending) String() string {
 // client reads.
 type loop struct {
 	source    source
+	first     []events.Frame // read before the header was sent
 	out       sink
 	view      view
 	heartbeat time.Duration
@@ -54,9 +55,6 @@ type loop struct {
 	delivered int64       // events written
 }
 
-// goneInterval is how often a silent stream looks whether its client is there.
-const goneInterval = 5 * time.Second
-
 // outageInterval is how often a log that cannot be read is tried again. The
 // stream stays open meanwhile: a browser that is sent away could not come back
 // before the database does.
@@ -64,15 +62,15 @@ const outageInterval = time.Second
 
 var heartbeatComment = []byte(":\n\n")
 
-// run serves until the log ends, the client leaves or the server drains. first
-// is the page that was read before the header was sent.
-func (l *loop) run(ctx context.Context, first []events.Frame) ending {
+// run serves until the log ends, the client leaves or the server drains.
+func (l *loop) run(ctx context.Context) ending {
 	timer := time.NewTimer(l.heartbeat)
 	defer timer.Stop()
 	if _, err := l.out.Write(appendRetry(nil, streamRetry, "the events of one execution; reconnect with Last-Event-ID")); err != nil {
 		return endingOf(err)
 	}
-	frames, wrote := first, true
+	frames, wrote := l.first, true
+	l.first = nil     // a stream that waits keeps no events
 	var due time.Time // of the next heartbeat
 	for {
 		for _, f := range frames {
@@ -108,18 +106,16 @@ func (l *loop) run(ctx context.Context, first []events.Frame) ending {
 		wait := time.Until(due)
 		if outage {
 			wait = min(wait, outageInterval)
-		} else if l.gone != nil {
-			wait = min(wait, goneInterval)
 		}
 		timer.Reset(wait)
 		select {
 		case <-wake:
 		case <-timer.C:
-			if l.gone != nil && l.gone() {
-				return endClient
-			}
 			if time.Now().Before(due) {
 				continue
+			}
+			if l.gone != nil && l.gone() {
+				return endClient
 			}
 			if _, err := l.out.Write(heartbeatComment); err != nil {
 				return endingOf(err)

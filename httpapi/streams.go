@@ -113,36 +113,21 @@ func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription,
 		streamHeader(res)
 		return nil
 	}
-	l := &loop{source: sub, view: v, heartbeat: s.cfg.Heartbeat, draining: s.cfg.Broker.Draining()}
-	finish := func() error { return nil } // net/http ends what it has begun
-	run := func(ctx context.Context) {
-		defer p.leave()
-		defer sub.Close()
-		defer func() {
-			if r := recover(); r != nil { // net/http does not stand behind a connection that was taken over
-				s.logger.ErrorContext(ctx, "panic in a stream", "panic", r, "stack", string(debug.Stack()))
-			}
-		}()
-		reason := l.run(ctx, first)
-		if reason == endComplete || reason == endDrain {
-			_ = finish() // a client that has left needs no end
-		}
-		s.metrics.delivered.Add(float64(l.delivered))
-		s.metrics.ended.WithLabelValues(reason.String()).Inc()
-	}
+	l := &loop{source: sub, first: first, view: v, heartbeat: s.cfg.Heartbeat, draining: s.cfg.Broker.Draining()}
 	rc := http.NewResponseController(res.Writer)
 	if req.ProtoMajor == 1 {
 		if conn, _, err := rc.Hijack(); err == nil {
 			p.hold(conn)
 			out := newConnWriter(conn, s.cfg.StreamWrite, req.ProtoMinor == 0)
-			l.out, l.gone, finish = out, departure(conn), out.end
+			l.out, l.gone = out, departure(conn)
 			res.Status, res.Committed = http.StatusOK, true
 			if err := out.header(res.Header()); err != nil {
 				sub.Close()
 				p.leave()
 				return nil //nolint:nilerr // the client has left; nobody needs to know
 			}
-			go run(context.WithoutCancel(req.Context()))
+			// Nothing of the request is kept: its context ends with this call.
+			go s.follow(context.Background(), p, sub, l, out.end)
 			return nil
 		}
 	}
@@ -153,8 +138,25 @@ func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription,
 	}
 	streamHeader(res)
 	l.out = newResponseWriter(res, rc, s.cfg.StreamWrite)
-	run(req.Context())
+	s.follow(req.Context(), p, sub, l, func() error { return nil }) // net/http ends what it has begun
 	return nil
+}
+
+// follow runs the loop of a stream to its end.
+func (s *Server) follow(ctx context.Context, p *place, sub *events.Subscription, l *loop, end func() error) {
+	defer p.leave()
+	defer sub.Close()
+	defer func() {
+		if r := recover(); r != nil { // net/http does not stand behind a connection that was taken over
+			s.logger.ErrorContext(ctx, "panic in a stream", "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	reason := l.run(ctx)
+	if reason == endComplete || reason == endDrain {
+		_ = end() // a client that has left needs no end
+	}
+	s.metrics.delivered.Add(float64(l.delivered))
+	s.metrics.ended.WithLabelValues(reason.String()).Inc()
 }
 
 // WaitStreams blocks until every stream has ended, which follows closing the

@@ -48,7 +48,7 @@ func appendParams(appends []events.Append) (db.EventAppendParams, error) {
 		ResultExecutionIds: []int64{}, Results: [][]byte{},
 	}
 	for _, a := range appends {
-		outcome := []byte("{}") // as of most appends
+		var outcome []byte // NULL, as of most appends: then the statement has nothing to look for
 		if a.Outcome != (events.Outcome{}) {
 			var err error
 			if outcome, err = document(a.Outcome); err != nil {
