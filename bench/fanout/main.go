@@ -171,7 +171,7 @@ func (c *config) measure(ctx context.Context, database *rig.Database, kind rig.K
 	if r, err = read(); err != nil {
 		return r, err
 	}
-	r.took, r.latencies = time.Since(begin), readers.Reset()
+	r.took, r.latencies = time.Since(begin), &readers.Reset().Latency
 	if r.foreign, err = foreign.Share(); err != nil {
 		return r, err
 	}

@@ -23,7 +23,10 @@ const about = `
 One reader among many stops reading. Events come at a fixed rate, first to the
 others alone, then with the one that does not read. The others should notice
 nothing; the one is to be cut, and to lose nothing when it comes back with the
-id of the last event that it has.`
+id of the last event that it has.
+
+The spread is the time from the first reader that has an event to each other:
+what storing the event takes, and with it the disk, is not in it.`
 
 func main() {
 	os.Exit(rig.Main(func() int { return program.Main("stuck", about, define) }))
@@ -58,15 +61,16 @@ func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintf(w, "%d readers and one that is stuck, %d events of %d bytes a second.\n\n", c.readers, c.rate, c.bytes)
-	table := measure.NewTable("server", "p50 alone", "p99 alone", "p50 with one stuck", "p99 with one stuck", "delivered to the others", "cut after", "resumed", "foreign load")
+	table := measure.NewTable("server", "p50 alone", "p99 alone", "p50 with one stuck", "p99 with one stuck", "spread p99 alone", "with one stuck", "delivered to the others", "cut after", "resumed", "foreign load")
 	for range c.repeats {
 		for _, kind := range []rig.Kind{rig.Ours, rig.R3labs} {
 			r, err := c.measure(ctx, database, kind)
 			if err != nil {
 				return fmt.Errorf("%s: %w", kind, err)
 			}
-			table.Row(string(kind), measure.Millis(r.alone.Quantile(0.5)), measure.Millis(r.alone.Quantile(0.99)),
-				measure.Millis(r.with.Quantile(0.5)), measure.Millis(r.with.Quantile(0.99)),
+			table.Row(string(kind), measure.Millis(r.alone.Latency.Quantile(0.5)), measure.Millis(r.alone.Latency.Quantile(0.99)),
+				measure.Millis(r.with.Latency.Quantile(0.5)), measure.Millis(r.with.Latency.Quantile(0.99)),
+				measure.Millis(r.alone.Spread.Quantile(0.99)), measure.Millis(r.with.Spread.Quantile(0.99)),
 				fmt.Sprintf("%.1f %%", 100*r.delivered), r.cut, r.resumed, measure.Percent(r.foreign))
 		}
 	}
@@ -76,7 +80,7 @@ func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 
 // result is one measurement.
 type result struct {
-	alone, with  *measure.Latencies
+	alone, with  *crowd.Figures
 	delivered    float64 // share of what was published while one was stuck
 	cut, resumed string
 	foreign      float64

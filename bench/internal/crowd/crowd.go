@@ -18,17 +18,22 @@ import (
 // window is the most events that may be under way at once.
 const window = 1024
 
+// Figures are distributions over all deliveries.
+type Figures struct {
+	Latency measure.Latencies // from Sent to a subscriber
+	Spread  measure.Latencies // from the first subscriber that had the event to each; storing is not in it
+}
+
 // Crowd is a number of open streams.
 type Crowd struct {
-	// Latencies are the times from an event's Sent to each subscriber, since
-	// the last Reset.
-	latencies atomic.Pointer[measure.Latencies]
+	figures   atomic.Pointer[Figures] // since the last Reset
 	delivered atomic.Int64
 	bytes     atomic.Int64
 
 	size      int64
 	sent      [window]atomic.Int64 // when, in ns since begin
 	seen      [window]atomic.Int64 // by how many subscribers
+	first     [window]atomic.Int64 // when the first of them had it, in ns since begin
 	begin     time.Time
 	completed atomic.Int64
 	Complete  chan struct{} // one value for every event that all subscribers have
@@ -49,7 +54,7 @@ func Open(ctx context.Context, size int, addr, path string, o subscriber.Options
 		size: int64(size), begin: time.Now(), Complete: make(chan struct{}, window), failed: make(chan struct{}),
 		streams: make([]*subscriber.Stream, size),
 	}
-	c.latencies.Store(new(measure.Latencies))
+	c.figures.Store(new(Figures))
 	var next atomic.Int64
 	errs := make([]error, min(connecting, size))
 	var openers sync.WaitGroup
@@ -77,7 +82,7 @@ func (c *Crowd) read(s *subscriber.Stream) {
 	for wrong == nil {
 		n, bytes := 0, 0
 		var now time.Duration
-		latencies := c.latencies.Load()
+		figures := c.figures.Load()
 		err := s.Read(func(e subscriber.Event) {
 			if n++; n == 1 {
 				now = time.Since(c.begin)
@@ -87,9 +92,15 @@ func (c *Crowd) read(s *subscriber.Stream) {
 				wrong = fmt.Errorf("after event %d came %d", last, e.ID)
 			}
 			last = e.ID
-			latencies.Add(now-time.Duration(c.sent[e.ID%window].Load()), 1)
-			if c.seen[e.ID%window].Add(1) == c.size {
-				c.seen[e.ID%window].Store(0)
+			slot := e.ID % window
+			figures.Latency.Add(now-time.Duration(c.sent[slot].Load()), 1)
+			seen := c.seen[slot].Add(1)
+			if seen == 1 {
+				c.first[slot].Store(int64(now))
+			}
+			figures.Spread.Add(now-time.Duration(c.first[slot].Load()), 1)
+			if seen == c.size {
+				c.seen[slot].Store(0)
 				c.completed.Add(1)
 				c.Complete <- struct{}{}
 			}
@@ -127,8 +138,8 @@ func (c *Crowd) Totals() (delivered, bytes int64) { return c.delivered.Load(), c
 // Completed answers how many events have reached everybody.
 func (c *Crowd) Completed() int64 { return c.completed.Load() }
 
-// Reset begins a new distribution of latencies and answers the one before.
-func (c *Crowd) Reset() *measure.Latencies { return c.latencies.Swap(new(measure.Latencies)) }
+// Reset begins with new figures and answers those before.
+func (c *Crowd) Reset() *Figures { return c.figures.Swap(new(Figures)) }
 
 // Close closes all streams and waits for their readers.
 func (c *Crowd) Close() error {
