@@ -22,7 +22,7 @@ const about = `
 Memory and processor time of idle streams: many subscribers of one execution,
 and nothing to tell them but heartbeats. At the end one event is published and
 must reach everybody; then all leave, and the goroutines of the server must be
-as many as before.
+as many as before, within a heartbeat.
 
 The memory is the resident set of the server's process, before the streams and
 some seconds after they are open, divided by their number. The memory of the
@@ -66,7 +66,7 @@ func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	if _, err := rig.Chain(ctx, database.Store); err != nil {
 		return err
 	}
-	table := measure.NewTable("server", "streams", "RSS before", "RSS with streams", "RSS/stream", "goroutines/stream", "CPU of a core while idle", "goroutines before", "after all left")
+	table := measure.NewTable("server", "streams", "RSS before", "RSS with streams", "RSS/stream", "goroutines/stream", "CPU of a core while idle", "goroutines before", "after all left", "noticed after")
 	for _, kind := range []rig.Kind{rig.Ours, rig.R3labs} {
 		r, err := c.measure(ctx, database, kind)
 		if err != nil {
@@ -76,7 +76,7 @@ func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 			measure.Figures(float64(r.full-r.empty)/float64(c.streams)/1000)+" kB",
 			measure.Figures(float64(r.busy.Goroutines-r.before.Goroutines)/float64(c.streams)),
 			fmt.Sprintf("%.1f %%", 100*float64(r.cpu)/float64(c.quiet)),
-			fmt.Sprint(r.before.Goroutines), fmt.Sprint(r.after.Goroutines))
+			fmt.Sprint(r.before.Goroutines), fmt.Sprint(r.after.Goroutines), fmt.Sprintf("%.1f s", r.left.Seconds()))
 	}
 	_, err = table.WriteTo(w)
 	return err
@@ -89,6 +89,7 @@ type result struct {
 	empty, full         int64 // RSS, bytes
 	before, busy, after rig.Stats
 	cpu                 time.Duration // while idle
+	left                time.Duration // until the goroutines were as many as before
 }
 
 // settle is how long the server has after the streams are open, before it is
@@ -141,7 +142,10 @@ func (c *config) measure(ctx context.Context, database *rig.Database, kind rig.K
 	if err != nil {
 		return r, err
 	}
-	return r, gone(ctx, streamer, r.before.Goroutines, &r.after)
+	begin := time.Now()
+	err = gone(ctx, streamer, r.before.Goroutines, &r.after)
+	r.left = time.Since(begin)
+	return r, err
 }
 
 // round opens streams, calls f and closes them.
@@ -154,8 +158,9 @@ func (c *config) round(ctx context.Context, streamer *rig.Streamer, streams int,
 	return f(crowd.NewLoad(readers, streamer.Publish))
 }
 
-// leaveTimeout is how long the server may take to notice that all have left.
-const leaveTimeout = 15 * time.Second
+// leaveTimeout is how long the server may take to notice that all have left:
+// more than a heartbeat, because it may notice by that.
+const leaveTimeout = 20 * time.Second
 
 // gone waits until the server has no more than the given number of goroutines;
 // 0 = until the number stays the same.
