@@ -67,6 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	lc := pc.Copy()
 	lc.MaxConns, lc.MinConns, lc.MinIdleConns = logConns, 0, 0
+	lc.AfterConnect = prepareLogConn
 	logPool, err := pgxpool.NewWithConfig(ctx, lc)
 	if err != nil {
 		pool.Close()

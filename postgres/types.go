@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -16,6 +17,17 @@ func prepareConn(_ context.Context, conn *pgx.Conn) error {
 	m := conn.TypeMap()
 	m.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapArray}, m.TryWrapEncodePlanFuncs...)
 	return nil
+}
+
+// prepareLogConn is prepareConn for the connections of the log, whose few
+// statements find their rows by key. Left to itself PostgreSQL plans the append
+// anew for every commit, which can take longer than the append, and in a database
+// without statistics it reads all of executions for it.
+func prepareLogConn(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"); err != nil {
+		return fmt.Errorf("set up a connection of the log: %w", err)
+	}
+	return prepareConn(ctx, conn)
 }
 
 func wrapArray(value any) (pgtype.WrappedEncodePlanNextSetter, any, bool) {
