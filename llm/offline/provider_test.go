@@ -27,21 +27,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	subject := llmtest.Subject{Provider: offline.Provider{}, Model: offline.Model, MissingModel: "opera"}
-	t.Run("instant", func(t *testing.T) {
-		t.Parallel()
-		llmtest.Conform(t, subject)
-	})
-	t.Run("paced", func(t *testing.T) {
-		t.Parallel()
-		subject.Provider = offline.Provider{Pace: time.Nanosecond}
-		llmtest.Conform(t, subject)
-	})
-	t.Run("guarded", func(t *testing.T) {
-		t.Parallel()
-		subject.Provider = llm.Guard(offline.Provider{}, llm.Deadlines{})
-		llmtest.Conform(t, subject)
-	})
+	for name, provider := range map[string]llm.Provider{
+		"instant": offline.Provider{},
+		"paced":   offline.Provider{Pace: time.Nanosecond},
+		"guarded": llm.Guard(offline.Provider{}, llm.Deadlines{}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			llmtest.Conform(t, llmtest.Subject{Provider: provider, Model: offline.Model, MissingModel: "opera"})
+		})
+	}
 }
 
 func request(messages ...llm.Message) llm.Request {
