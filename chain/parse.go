@@ -21,6 +21,18 @@ const (
 // Parse reads a document, fills in the defaults, makes the positions 1..n and validates the result. The error is
 // Problems, with everything that is wrong.
 func Parse(data []byte, f Format) (*Chain, error) {
+	return read(data, f, (*Chain).validate)
+}
+
+// Load reads a document that JSON wrote and that was valid then. It does not ask
+// whether it would be valid today: a rule that has become stricter since does not
+// take stored chains away.
+func Load(data []byte) (*Chain, error) {
+	return read(data, FormatJSON, func(*Chain, *collector) {})
+}
+
+// read decodes a document and lets judge say what is wrong with its content.
+func read(data []byte, f Format, judge func(*Chain, *collector)) (*Chain, error) {
 	c := &collector{}
 	root := readTree(data, f, MaxDocumentBytes, c)
 	if root == nil {
@@ -32,31 +44,10 @@ func Parse(data []byte, f Format) (*Chain, error) {
 		return nil, c.problems()
 	}
 	chain := d.chain(root)
-	chain.validate(c)
+	judge(chain, c)
 	if list := c.problems(); len(list) > 0 {
 		locate(root, list)
 		sortByLine(list)
-		return nil, list
-	}
-	chain.normalise()
-	return chain, nil
-}
-
-// Load reads a document that JSON wrote and that was valid then. It does not ask
-// whether it would be valid today: a rule that has become stricter since does not
-// take stored chains away.
-func Load(data []byte) (*Chain, error) {
-	c := &collector{}
-	root := readTree(data, FormatJSON, MaxDocumentBytes, c)
-	if root == nil {
-		return nil, c.problems()
-	}
-	d := &decoder{c}
-	if !d.is(root, "", kindObject) {
-		return nil, c.problems()
-	}
-	chain := d.chain(root)
-	if list := c.problems(); len(list) > 0 {
 		return nil, list
 	}
 	chain.normalise()

@@ -28,10 +28,12 @@ func newStreams() *streams {
 	return s
 }
 
-// place is that of one stream. It is left once the stream has ended.
+// place is that of one stream and of what the stream holds. It is left once the
+// stream has ended.
 type place struct {
-	streams *streams
-	conn    net.Conn // that was taken over; nil while net/http has it
+	streams      *streams
+	subscription *events.Subscription // nil until there is one
+	conn         net.Conn             // that was taken over; nil while net/http has it
 }
 
 // take answers a place, or nil when all are taken.
@@ -53,8 +55,11 @@ func (p *place) hold(conn net.Conn) {
 	p.conn = conn
 }
 
-// leave gives the place back and closes the connection, if it holds one.
+// leave gives the place back and closes what it holds.
 func (p *place) leave() {
+	if p.subscription != nil {
+		p.subscription.Close()
+	}
 	p.streams.mu.Lock()
 	defer p.streams.mu.Unlock()
 	delete(p.streams.open, p)
@@ -100,15 +105,14 @@ func (s *streams) wait(ctx context.Context) {
 // needs, and served by one goroutine that owns nothing but a cursor. Where a
 // connection cannot be taken over, the response is written as usual.
 func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription, v view) error {
+	p.subscription = sub
 	req, res := c.Request(), c.Response()
 	first, _, err := sub.Poll(req.Context())
 	if err != nil && !errors.Is(err, io.EOF) {
-		sub.Close()
 		p.leave()
 		return err
 	}
 	if req.Method == http.MethodHead {
-		sub.Close()
 		p.leave()
 		streamHeader(res)
 		return nil
@@ -122,30 +126,27 @@ func (s *Server) serveStream(c echo.Context, p *place, sub *events.Subscription,
 			l.out, l.gone = out, departure(conn)
 			res.Status, res.Committed = http.StatusOK, true
 			if err := out.header(res.Header()); err != nil {
-				sub.Close()
 				p.leave()
 				return nil //nolint:nilerr // the client has left; nobody needs to know
 			}
 			// Nothing of the request is kept: its context ends with this call.
-			go s.follow(context.Background(), p, sub, l, out.end)
+			go s.follow(context.Background(), p, l, out.end)
 			return nil
 		}
 	}
 	if err := unhurried(rc); err != nil {
-		sub.Close()
 		p.leave()
 		return err
 	}
 	streamHeader(res)
 	l.out = newResponseWriter(res, rc, s.cfg.StreamWrite)
-	s.follow(req.Context(), p, sub, l, func() error { return nil }) // net/http ends what it has begun
+	s.follow(req.Context(), p, l, func() error { return nil }) // net/http ends what it has begun
 	return nil
 }
 
 // follow runs the loop of a stream to its end.
-func (s *Server) follow(ctx context.Context, p *place, sub *events.Subscription, l *loop, end func() error) {
+func (s *Server) follow(ctx context.Context, p *place, l *loop, end func() error) {
 	defer p.leave()
-	defer sub.Close()
 	defer func() {
 		if r := recover(); r != nil { // net/http does not stand behind a connection that was taken over
 			s.logger.ErrorContext(ctx, "panic in a stream", "panic", r, "stack", string(debug.Stack()))
