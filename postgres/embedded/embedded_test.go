@@ -277,7 +277,12 @@ func TestBackendWithoutPostmaster(t *testing.T) {
 func TestStalePidFile(t *testing.T) {
 	t.Parallel()
 	dir := openDir(t)
-	stop(t, start(t, embedded.Config{DataDir: dir}))
+	old := start(t, embedded.Config{DataDir: dir})
+	address, err := url.Parse(old.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, old)
 
 	stranger := exec.Command("sleep", "600")
 	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: owns(t, filepath.Join(dir, "postgres", "data"))}
@@ -293,6 +298,16 @@ func TestStalePidFile(t *testing.T) {
 	stale := fmt.Sprintf("%d\n%s\n1700000000\n5432\n/nowhere\n127.0.0.1\n", stranger.Process.Pid, filepath.Join(dir, "postgres", "data"))
 	if err := os.WriteFile(pidFile(dir), []byte(stale), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	// The lock of the socket holds the number as well.
+	lock := filepath.Join(dir, "postgres", "run", ".s.PGSQL."+address.Port()+".lock")
+	if err := os.WriteFile(lock, []byte(stale), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if owner := stranger.SysProcAttr.Credential; owner != nil {
+		if err := os.Chown(lock, int(owner.Uid), int(owner.Gid)); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	cluster := start(t, embedded.Config{DataDir: dir})

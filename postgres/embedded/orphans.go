@@ -40,6 +40,9 @@ func (c *Cluster) clearOrphans(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.clearSockets(); err != nil {
+		return err
+	}
 	return c.clearPidFile()
 }
 
@@ -83,6 +86,23 @@ func (c *Cluster) endOrphans(ctx context.Context, found []process) error {
 	}
 	if len(found) > 0 {
 		return fmt.Errorf("%w: the left-over database process %d does not end", ErrInUse, found[0].pid)
+	}
+	return nil
+}
+
+// clearSockets removes the sockets of a killed server and their lock files. No
+// process works on our data any more, yet PostgreSQL refuses to start while the
+// number in a lock file belongs to any process, even to a killed one that its
+// parent has not waited for.
+func (c *Cluster) clearSockets() error {
+	stale, err := filepath.Glob(filepath.Join(escapeGlob(c.paths.run), ".s.PGSQL.*"))
+	if err != nil {
+		return fmt.Errorf("look for left-over sockets: %w", err)
+	}
+	for _, path := range stale {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove a left-over socket: %w", err)
+		}
 	}
 	return nil
 }
