@@ -30,6 +30,7 @@ type serverFlags struct {
 	MaxQueued       int           `help:"Waiting executions before new ones are refused." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
 	MaxStreams      int           `help:"Event streams open at once." default:"20000" environ:"CHAINSTREAM_MAX_STREAMS"`
+	Heartbeat       time.Duration `help:"Silence after which a stream sends a comment, so that proxies keep it open." default:"15s" environ:"CHAINSTREAM_HEARTBEAT"`
 	OfflinePace     time.Duration `help:"Time the demo model takes per word; 0s is instant." default:"25ms" environ:"CHAINSTREAM_OFFLINE_PACE"`
 	ShutdownTimeout time.Duration `help:"How long a stop waits for running executions before it interrupts them." default:"25s" environ:"CHAINSTREAM_SHUTDOWN_TIMEOUT"`
 }
@@ -41,6 +42,8 @@ func (f serverFlags) Validate() error {
 		return errors.New("--workers must not be negative")
 	case f.MaxQueued < 1, f.MaxBody < 1, f.MaxStreams < 1:
 		return errors.New("--max-queued, --max-body and --max-streams must be at least 1")
+	case f.Heartbeat <= 0:
+		return errors.New("--heartbeat must be longer than nothing")
 	case f.OfflinePace < 0, f.ShutdownTimeout < 0:
 		return errors.New("--offline-pace and --shutdown-timeout must not be negative")
 	}
@@ -145,6 +148,7 @@ func (s *server) wire(registry *llm.Registry) error {
 	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
 		Version: version(), Registry: metrics, Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
+		Heartbeat: s.flags.Heartbeat,
 	})
 	if err != nil {
 		s.broker.Close()

@@ -47,6 +47,9 @@ func (s *server) do(ctx context.Context, c call) (answer, error) {
 	if c.media != "" {
 		req.Header.Set("Content-Type", c.media)
 	}
+	if s.authorization != "" {
+		req.Header.Set("Authorization", s.authorization)
+	}
 	for name, value := range c.header {
 		req.Header.Set(name, value)
 	}

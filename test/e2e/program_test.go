@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +56,13 @@ type process struct {
 // start starts the program. It is stopped with the test, unless it has ended.
 func start(t *testing.T, stdout io.Writer, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(program, args...), stderr: newRecord(), exited: make(chan struct{})}
+	return startOther(t, program, stdout, env, args...)
+}
+
+// startOther is start for another program.
+func startOther(t *testing.T, path string, stdout io.Writer, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(path, args...), stderr: newRecord(), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = stdout, p.stderr
 	// Nothing of what configures the program on this machine.
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.Getenv("TMPDIR")}, env...)
@@ -70,7 +78,7 @@ func start(t *testing.T, stdout io.Writer, env []string, args ...string) *proces
 	}()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("chainstream %s wrote:\n%s", strings.Join(args, " "), p.stderr.tail())
+			t.Logf("%s %s wrote:\n%s", filepath.Base(path), strings.Join(args, " "), p.stderr.tail())
 		}
 		if p.ended() {
 			return
@@ -174,6 +182,9 @@ type server struct {
 	*process
 	url    string
 	client *http.Client
+
+	authorization string                                  // sent with every request, if any
+	dial          func(context.Context) (net.Conn, error) // for streams; nil = TCP to the url
 }
 
 // settings say how a server is started.
@@ -204,7 +215,10 @@ func serve(ctx context.Context, t *testing.T, cfg settings) *server {
 }
 
 // addr is the address to give to a server that takes this one's place.
-func (s *server) addr() string { return strings.TrimPrefix(s.url, "http://") }
+func (s *server) addr() string {
+	_, addr, _ := strings.Cut(s.url, "://")
+	return addr
+}
 
 // stop stops the server the polite way and checks how it ends.
 func (s *server) stop(ctx context.Context, t *testing.T) {

@@ -52,7 +52,11 @@ func (s *server) open(ctx context.Context, execution int64, c cursor) (*stream, 
 			return errors.Join(err, failure)
 		}
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", s.addr())
+	dial := s.dial
+	if dial == nil {
+		dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", s.addr()) }
+	}
+	conn, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +78,9 @@ func (s *server) subscribe(ctx context.Context, conn net.Conn, execution int64, 
 		request += fmt.Sprintf("?after=%d", c.after)
 	}
 	request += fmt.Sprintf(" HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n", s.addr())
+	if s.authorization != "" {
+		request += "Authorization: " + s.authorization + "\r\n"
+	}
 	if c.after > 0 && !c.query {
 		request += fmt.Sprintf("Last-Event-ID: %d\r\n", c.after)
 	}
