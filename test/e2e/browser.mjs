@@ -43,8 +43,8 @@ async function executable() {
  * wrong so far: dialogs, requests elsewhere, violations of the content security
  * policy, errors in the console, exceptions, and pages that were opened.
  */
-export async function openPage(browser, server) {
-  const context = await browser.newContext();
+export async function openPage(browser, server, options = {}) {
+  const context = await browser.newContext(options);
   const faults = [];
   await context.exposeBinding('reportViolation', (source, text) => faults.push(`policy violated: ${text}`));
   await context.addInitScript(() => {

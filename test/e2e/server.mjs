@@ -1,10 +1,11 @@
 // The real program as a child process, for the tests of this folder.
 
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 
 const READY_WITHIN = 60_000;
 
@@ -19,14 +20,14 @@ export class Server {
    * Starts the program of CHAINSTREAM_BINARY with further arguments and
    * variables of the environment; resolves when it is ready.
    */
-  static async start(args, env = {}) {
+  static async start(args, env = {}, addr = '127.0.0.1:0') {
     const binary = process.env.CHAINSTREAM_BINARY;
     if (!binary) throw new Error('CHAINSTREAM_BINARY does not name the program to test: run make e2e, which builds and names it');
     const server = new Server();
     server.#dir = await mkdtemp(join(tmpdir(), 'chainstream-e2e-'));
     await chmod(server.#dir, 0o755); // PostgreSQL runs under an account of its own where we are root
     const { PATH, HOME, TMPDIR = '/tmp' } = process.env;
-    server.#child = spawn(binary, ['serve', '--addr', '127.0.0.1:0', '--log-format', 'json', '--data-dir', join(server.#dir, 'data'), ...args], {
+    server.#child = spawn(binary, ['serve', '--addr', addr, '--log-format', 'json', '--data-dir', join(server.#dir, 'data'), ...args], {
       env: { PATH, HOME, TMPDIR, ...env },
       stdio: ['ignore', 'ignore', 'pipe'],
     });
@@ -55,13 +56,34 @@ export class Server {
     });
   }
 
-  /** Stops the server and answers its exit code. */
-  async stop() {
+  /** Its address, for one that takes its place. */
+  get addr() {
+    return new URL(this.url).host;
+  }
+
+  get pid() {
+    return this.#child.pid;
+  }
+
+  /** The address of its own database, for other servers. */
+  async databaseURL() {
+    const read = async (name) => (await readFile(join(this.#dir, 'data', 'postgres', name), 'utf8')).trim();
+    return `postgres://chainstream:${await read('password')}@127.0.0.1:${await read('port')}/chainstream`;
+  }
+
+  /** The one value that a statement answers, from its own database. */
+  async value(sql) {
+    const args = ['psql', '--data-dir', join(this.#dir, 'data'), '-c', sql, '--', '--no-align', '--tuples-only'];
+    return (await promisify(execFile)(process.env.CHAINSTREAM_BINARY, args)).stdout.trim();
+  }
+
+  /** Stops the server, by default the polite way, and answers its exit code. */
+  async stop(signal = 'SIGTERM') {
     const child = this.#child;
     let code = child.exitCode;
-    if (code === null && child.pid !== undefined) {
+    if (code === null && child.signalCode === null && child.pid !== undefined) {
       const exited = once(child, 'exit');
-      child.kill('SIGTERM');
+      child.kill(signal);
       [code] = await exited;
     }
     await rm(this.#dir, { recursive: true, force: true });
