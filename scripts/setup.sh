@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what Chainstream needs and the machine lacks: PostgreSQL 15 or newer
-# with pgvector; with --test also Chromium, Node and npm for the browser tests.
+# with pgvector; with --test also Chromium, Node and npm for the browser tests,
+# and nginx and Caddy, which the tests start themselves.
 #
 #   scripts/setup.sh [--test]
 #
@@ -27,6 +28,7 @@ clean() {
     # With it, installing PostgreSQL makes no default cluster; see
     # install_postgres. It must not outlive this run.
     if [ -n "${no_cluster:-}" ]; then as_root rm -f "$no_cluster"; fi
+    allow_service
 }
 
 as_root() {
@@ -210,6 +212,31 @@ install_browser() {
     say "Node $(node --version </dev/null), npm $(npm --version </dev/null): present"
 }
 
+install_proxies() {
+    for proxy in nginx caddy; do
+        if command -v "$proxy" >/dev/null 2>&1 || [ -x "/usr/sbin/$proxy" ]; then
+            say "$proxy: present"
+        else
+            deny_service "$proxy"
+            apt_install "$proxy"
+            allow_service
+        fi
+    done
+}
+
+# deny_service keeps a package from starting its service on installation: a
+# masked unit is neither started nor enabled. Without systemd nothing starts.
+deny_service() {
+    [ -d /run/systemd/system ] || return 0
+    masked=$1
+    as_root systemctl --quiet mask "$masked.service"
+}
+
+allow_service() {
+    if [ -n "${masked:-}" ]; then as_root systemctl --quiet unmask "$masked.service"; fi
+    masked=
+}
+
 node_major() { node --version </dev/null | sed 's/^v\([0-9]*\).*/\1/'; }
 
 setup_debian() {
@@ -252,6 +279,14 @@ setup_macos() {
             say "installing node"
             quietly brew install node </dev/null
         fi
+        for proxy in nginx caddy; do
+            if command -v "$proxy" >/dev/null 2>&1; then
+                say "$proxy: present"
+            else
+                say "installing $proxy"
+                quietly brew install "$proxy" </dev/null
+            fi
+        done
     }
 }
 
@@ -282,7 +317,10 @@ Linux)
     command -v apt-get >/dev/null 2>&1 ||
         fail "$PRETTY_NAME is not supported by this script: install PostgreSQL $oldest_postgres or newer with pgvector, then use Chainstream as usual"
     setup_debian
-    [ -z "$with_tests" ] || install_browser
+    [ -z "$with_tests" ] || {
+        install_browser
+        install_proxies
+    }
     ;;
 *) fail "$(uname -s) is not supported: Chainstream runs on Linux and macOS" ;;
 esac
