@@ -57,7 +57,12 @@ export function follow(executionId, { onEvent, onConnection }) {
   function onError() {
     if (stopped) return;
     onConnection(lastSeq > 0 ? 'reconnecting' : 'connecting');
-    if (source.readyState === EventSource.CLOSED) timer = setTimeout(reopen, wait);
+    if (source.readyState === EventSource.CLOSED) retry();
+  }
+
+  // Not together with all other pages that were sent away at the same moment.
+  function retry() {
+    timer = setTimeout(reopen, wait * (0.5 + Math.random()));
   }
 
   async function reopen() {
@@ -71,7 +76,7 @@ export function follow(executionId, { onEvent, onConnection }) {
       if (final) {
         stop();
         onConnection('lost', error);
-      } else timer = setTimeout(reopen, wait);
+      } else retry();
     }
   }
 
