@@ -92,7 +92,7 @@ func TestNginxDefaults(t *testing.T) {
 	fake := llmtest.NewServer(t)
 	fake.Script("steps", steps(gate, words), llmtest.Reply{llmtest.Role(), llmtest.Stall()})
 	database := pgtest.Database(t)
-	s := serve(ctx, t, settings{env: openAI(fake), args: []string{"--database-url", database, "--heartbeat", "200ms"}})
+	s := serve(ctx, t, settings{env: openAI(fake), args: []string{"--database-url", database, "--heartbeat", "200ms", "--shutdown-timeout", "1s"}})
 	via := s.behind(plainProxy(ctx, t, s.addr()))
 	via.createChain(ctx, t, stepsChain)
 
@@ -189,7 +189,7 @@ func TestNginxHeartbeat(t *testing.T) {
 	fake := llmtest.NewServer(t)
 	fake.Script("steps", llmtest.Reply{llmtest.Role(), llmtest.Stall()})
 	database := pgtest.Database(t)
-	alive := serve(ctx, t, settings{env: openAI(fake), args: []string{"--database-url", database, "--heartbeat", "200ms"}})
+	alive := serve(ctx, t, settings{env: openAI(fake), args: []string{"--database-url", database, "--heartbeat", "200ms", "--shutdown-timeout", "1s"}})
 	silent := serve(ctx, t, settings{args: []string{"--database-url", database, "--workers", "0", "--heartbeat", "1h"}})
 	alive.createChain(ctx, t, stepsChain)
 	id := alive.begin(ctx, t, "steps", nil)
