@@ -13,6 +13,7 @@ import (
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/examples"
+	"github.com/chainstream/chainstream/internal/heap"
 	"github.com/chainstream/chainstream/llm/offline"
 )
 
@@ -31,6 +32,8 @@ Model providers are configured by the environment: OPENAI_API_KEY, OPENAI_BASE_U
 
 SIGTERM or Ctrl-C stops it: streams are told to reconnect, running executions get --shutdown-timeout to finish and are otherwise continued after the next start. A second signal hurries.
 
+The server lets its heap grow to 32 MiB before Go's garbage collector runs; GOGC or GOMEMLIMIT in the environment turn that off and count instead.
+
 Examples:
 
     chainstream serve
@@ -44,6 +47,7 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	defer heap.Floor(heap.DefaultFloor)()
 	s, err := startServer(ctx, c.serverFlags, c.Addr, a.getenv, logger)
 	if err != nil {
 		if ctx.Err() != nil {

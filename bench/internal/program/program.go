@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chainstream/chainstream/bench/internal/measure"
+	"github.com/chainstream/chainstream/internal/heap"
 )
 
 // Limit is when a benchmark gives up, whatever its flags ask for.
@@ -48,6 +49,7 @@ func Main(name, about string, define func(*flag.FlagSet) Run) int {
 	ctx, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not done after %v", Limit))
 	defer cancel()
 
+	defer heap.Floor(heap.DefaultFloor)() // as chainstream serve does, for the parts of the server that run in here
 	begin := time.Now()
 	command := strings.Join(append([]string{"go run ./bench/" + name}, os.Args[1:]...), " ")
 	fmt.Printf("`%s`\n\n%s; %s; load before %s.\n\n", command, begin.UTC().Format("2006-01-02 15:04 MST"), measure.Machine(), measure.Load())

@@ -21,6 +21,7 @@ import (
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
 	"github.com/chainstream/chainstream/httpapi"
+	"github.com/chainstream/chainstream/internal/heap"
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/postgres"
 	"github.com/chainstream/chainstream/web"
@@ -61,6 +62,9 @@ func serveStreamer(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer p.close()
+	if config.Kind == Ours {
+		defer heap.Floor(heap.DefaultFloor)() // as chainstream serve does
+	}
 	return program.Profiled(config.Profile, func() error { return obey(listener, p, orders, answers) })
 }
 
