@@ -2,5 +2,6 @@ package events
 
 // EncodeDraft encodes an event as a Writer does.
 func EncodeDraft(execution int64, rec Record, d Draft) ([]byte, error) {
-	return encode(execution, rec, d)
+	_, err := newRecordFrame(execution, &rec, d)
+	return rec.Data, err
 }

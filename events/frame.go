@@ -26,18 +26,25 @@ func (f Frame) Data() []byte { return f.wire[f.data : f.data+f.size] }
 // standard, section 9.2. data is jsonb text: its line ends are escaped, so one
 // data line carries it, and seq and type cannot hold one either.
 func NewFrame(seq int64, t Type, data []byte) Frame {
-	const fields = "id: \nevent: \ndata: \n\n"
-	wire := make([]byte, 0, len(fields)+20+len(t)+len(data))
-	wire = append(wire, "id: "...)
-	wire = strconv.AppendInt(wire, seq, 10)
-	wire = append(wire, "\nevent: "...)
-	wire = append(wire, t...)
-	wire = append(wire, "\ndata: "...)
+	wire := appendFrameStart(make([]byte, 0, frameBytes+len(t)+len(data)), seq, t)
 	at := len(wire)
 	wire = append(wire, data...)
-	wire = append(wire, "\n\n"...)
-	return Frame{Seq: seq, Type: t, wire: wire, data: at, size: len(data)}
+	return Frame{Seq: seq, Type: t, wire: append(wire, frameEnd...), data: at, size: len(data)}
 }
+
+// appendFrameStart appends what stands before the data.
+func appendFrameStart(dst []byte, seq int64, t Type) []byte {
+	dst = append(dst, "id: "...)
+	dst = strconv.AppendInt(dst, seq, 10)
+	dst = append(dst, "\nevent: "...)
+	dst = append(dst, t...)
+	return append(dst, "\ndata: "...)
+}
+
+const (
+	frameEnd   = "\n\n"
+	frameBytes = len("id: \nevent: \ndata: "+frameEnd) + 20 // without type and data
+)
 
 // ErrBadCursor says that a cursor is not a seq.
 var ErrBadCursor = errors.New("a cursor is a whole number from 0 on, the id of the last event that was received")

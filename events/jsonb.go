@@ -43,9 +43,7 @@ func AppendJSONB(dst, value []byte) ([]byte, error) {
 
 // appendMembers appends an object of members whose values are jsonb text.
 func appendMembers(dst []byte, members []member) []byte {
-	slices.SortStableFunc(members, func(a, b member) int {
-		return cmp.Or(len(a.key)-len(b.key), strings.Compare(a.key, b.key))
-	})
+	slices.SortStableFunc(members, func(a, b member) int { return compareKeys(a.key, b.key) })
 	dst = append(dst, '{')
 	first := true
 	for i, m := range members {
@@ -195,7 +193,7 @@ func (p *jsonbWriter) object(dst []byte, depth int) ([]byte, error) {
 	return appendMembers(dst, members), nil
 }
 
-// mostMembers is what most events stay below.
+// mostMembers is what most documents stay below.
 const mostMembers = 16
 
 // members reads an object into its members, values already encoded.
@@ -203,7 +201,7 @@ func (p *jsonbWriter) members(depth int) ([]member, error) {
 	p.at++
 	var members []member
 	var values []byte // of the members, one after the other
-	if depth == 0 {   // an event: room for all of it at once
+	if depth == 0 {   // the document: room for all of it at once
 		members, values = make([]member, 0, mostMembers), make([]byte, 0, len(p.in))
 	}
 	for {

@@ -2,11 +2,8 @@ package events
 
 import (
 	"context"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -132,14 +129,14 @@ func (w *Writer) Append(batch Batch) *Pending {
 	p.records = make([]Record, 0, len(batch.Events))
 	p.frames = make([]Frame, 0, len(batch.Events))
 	for _, d := range batch.Events {
-		rec, err := w.record(d)
+		rec, frame, err := w.record(d)
 		if err != nil {
 			w.err = fmt.Errorf("encode %s of execution %d: %w", d.Payload.EventType(), w.execution, err)
 			p.finish(w.err)
 			return p
 		}
 		p.records = append(p.records, rec)
-		p.frames = append(p.frames, NewFrame(rec.Seq, rec.Type, rec.Data))
+		p.frames = append(p.frames, frame)
 		p.bytes += len(rec.Data)
 	}
 	p.prompts = slices.Clone(batch.Prompts)
@@ -157,14 +154,14 @@ func (w *Writer) Append(batch Batch) *Pending {
 }
 
 // record numbers and encodes an event. The caller holds w.mu.
-func (w *Writer) record(d Draft) (Record, error) {
+func (w *Writer) record(d Draft) (Record, Frame, error) {
 	stream := d.Stream
 	if stream == "" {
 		stream = MainStream
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return Record{}, fmt.Errorf("new event id: %w", err)
+		return Record{}, Frame{}, fmt.Errorf("new event id: %w", err)
 	}
 	now := w.log.now().UTC().Truncate(time.Microsecond)
 	if !now.After(w.time) {
@@ -178,12 +175,13 @@ func (w *Writer) record(d Draft) (Record, error) {
 		Seq: w.seq + 1, ID: id, Parent: uuid.NullUUID{UUID: parent, Valid: parent != uuid.Nil},
 		Stream: stream, Type: d.Payload.EventType(), Epoch: w.epoch, Time: now,
 	}
-	if rec.Data, err = encode(w.execution, rec, d); err != nil {
-		return Record{}, err
+	frame, err := newRecordFrame(w.execution, &rec, d)
+	if err != nil {
+		return Record{}, Frame{}, err
 	}
 	w.seq, w.time, w.tails[stream] = rec.Seq, now, id
 	w.terminal = rec.Type.Terminal()
-	return rec, nil
+	return rec, frame, nil
 }
 
 // spend marks the writer as unusable from now on.
@@ -200,57 +198,6 @@ func (w *Writer) spend(err error) {
 func (w *Writer) Close() {
 	w.spend(ErrClosed)
 	w.log.broker.detach(w.execution)
-}
-
-// timestampLayout has milliseconds, as clients expect them; the table keeps microseconds.
-const timestampLayout = "2006-01-02T15:04:05.000Z"
-
-// encode gives the data of an event: payload and common fields, as jsonb text.
-func encode(execution int64, rec Record, d Draft) ([]byte, error) {
-	raw, err := json.Marshal(d.Payload)
-	if err != nil {
-		return nil, err
-	}
-	p := jsonbWriter{in: string(raw)}
-	members, err := p.members(0)
-	if err != nil {
-		return nil, err
-	}
-	values := make([]byte, 0, commonBytes)
-	common := func(key string, grown []byte) {
-		members = append(members, member{key, grown[len(values):]})
-		values = grown
-	}
-	common("executionId", strconv.AppendInt(values, execution, 10))
-	common("seq", strconv.AppendInt(values, rec.Seq, 10))
-	common("eventId", appendUUID(values, rec.ID))
-	if rec.Parent.Valid {
-		common("parentId", appendUUID(values, rec.Parent.UUID))
-	} else {
-		common("parentId", append(values, "null"...))
-	}
-	common("streamId", appendString(values, rec.Stream))
-	common("timestamp", append(rec.Time.AppendFormat(append(values, '"'), timestampLayout), '"'))
-	if d.Repaired {
-		members = append(members, member{"metadata", []byte(`{"repaired": true}`)})
-	}
-	return appendMembers(make([]byte, 0, len(raw)+len(values)+commonBytes), members), nil
-}
-
-// commonBytes is about what the common fields need: their values, or their keys
-// and the white space of jsonb text.
-const commonBytes = 192
-
-// appendUUID appends a quoted UUID in its usual form (RFC 9562, section 4).
-func appendUUID(dst []byte, id uuid.UUID) []byte {
-	dst = append(dst, '"')
-	for i, part := range [][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
-		if i > 0 {
-			dst = append(dst, '-')
-		}
-		dst = hex.AppendEncode(dst, part)
-	}
-	return append(dst, '"')
 }
 
 // Pending is an append on its way to the disk.
