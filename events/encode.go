@@ -30,14 +30,11 @@ type field struct {
 	key       string
 	index     int // in the payload; -1 for a common one
 	omitEmpty bool
-	write     func(dst []byte, e *envelope, v reflect.Value) ([]byte, error)
+	write     writeFunc
 }
 
-// envelope is what the common fields tell of an event.
-type envelope struct {
-	execution int64
-	record    *Record
-}
+// writeFunc appends a value: one of the payload, or a common one of the record.
+type writeFunc func(dst []byte, execution int64, rec *Record, v reflect.Value) ([]byte, error)
 
 type layoutKey struct {
 	payload  reflect.Type
@@ -82,26 +79,28 @@ func compareKeys(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare
 
 // commonFields are the members of every event.
 func commonFields(repaired bool) []field {
-	common := func(key string, write func(dst []byte, e *envelope) []byte) field {
-		return field{key: key, index: -1, write: func(dst []byte, e *envelope, _ reflect.Value) ([]byte, error) { return write(dst, e), nil }}
+	common := func(key string, write func(dst []byte, execution int64, rec *Record) []byte) field {
+		return field{key: key, index: -1, write: func(dst []byte, execution int64, rec *Record, _ reflect.Value) ([]byte, error) {
+			return write(dst, execution, rec), nil
+		}}
 	}
 	fields := []field{
-		common("executionId", func(dst []byte, e *envelope) []byte { return strconv.AppendInt(dst, e.execution, 10) }),
-		common("seq", func(dst []byte, e *envelope) []byte { return strconv.AppendInt(dst, e.record.Seq, 10) }),
-		common("eventId", func(dst []byte, e *envelope) []byte { return appendUUID(dst, e.record.ID) }),
-		common("parentId", func(dst []byte, e *envelope) []byte {
-			if !e.record.Parent.Valid {
+		common("executionId", func(dst []byte, execution int64, _ *Record) []byte { return strconv.AppendInt(dst, execution, 10) }),
+		common("seq", func(dst []byte, _ int64, rec *Record) []byte { return strconv.AppendInt(dst, rec.Seq, 10) }),
+		common("eventId", func(dst []byte, _ int64, rec *Record) []byte { return appendUUID(dst, rec.ID) }),
+		common("parentId", func(dst []byte, _ int64, rec *Record) []byte {
+			if !rec.Parent.Valid {
 				return append(dst, "null"...)
 			}
-			return appendUUID(dst, e.record.Parent.UUID)
+			return appendUUID(dst, rec.Parent.UUID)
 		}),
-		common("streamId", func(dst []byte, e *envelope) []byte { return appendString(dst, e.record.Stream) }),
-		common("timestamp", func(dst []byte, e *envelope) []byte {
-			return append(e.record.Time.AppendFormat(append(dst, '"'), timestampLayout), '"')
+		common("streamId", func(dst []byte, _ int64, rec *Record) []byte { return appendString(dst, rec.Stream) }),
+		common("timestamp", func(dst []byte, _ int64, rec *Record) []byte {
+			return append(rec.Time.AppendFormat(append(dst, '"'), timestampLayout), '"')
 		}),
 	}
 	if repaired {
-		fields = append(fields, common("metadata", func(dst []byte, _ *envelope) []byte { return append(dst, `{"repaired": true}`...) }))
+		fields = append(fields, common("metadata", func(dst []byte, _ int64, _ *Record) []byte { return append(dst, `{"repaired": true}`...) }))
 	}
 	return fields
 }
@@ -110,22 +109,22 @@ func commonFields(repaired bool) []field {
 const timestampLayout = "2006-01-02T15:04:05.000Z"
 
 // writerOf answers how the values of a payload's field are written.
-func writerOf(t reflect.Type) func([]byte, *envelope, reflect.Value) ([]byte, error) {
+func writerOf(t reflect.Type) writeFunc {
 	switch t.Kind() {
 	case reflect.String:
-		return func(dst []byte, _ *envelope, v reflect.Value) ([]byte, error) {
+		return func(dst []byte, _ int64, _ *Record, v reflect.Value) ([]byte, error) {
 			return appendString(dst, v.String()), nil
 		}
 	case reflect.Int, reflect.Int64:
-		return func(dst []byte, _ *envelope, v reflect.Value) ([]byte, error) {
+		return func(dst []byte, _ int64, _ *Record, v reflect.Value) ([]byte, error) {
 			return strconv.AppendInt(dst, v.Int(), 10), nil
 		}
 	case reflect.Bool:
-		return func(dst []byte, _ *envelope, v reflect.Value) ([]byte, error) {
+		return func(dst []byte, _ int64, _ *Record, v reflect.Value) ([]byte, error) {
 			return strconv.AppendBool(dst, v.Bool()), nil
 		}
 	default:
-		return func(dst []byte, _ *envelope, v reflect.Value) ([]byte, error) {
+		return func(dst []byte, _ int64, _ *Record, v reflect.Value) ([]byte, error) {
 			raw, err := json.Marshal(v.Interface())
 			if err != nil {
 				return nil, err
@@ -146,7 +145,6 @@ func newRecordFrame(execution int64, rec *Record, d Draft) (Frame, error) {
 	}
 	wire := appendFrameStart(make([]byte, 0, frameBytes+len(rec.Type)+size), rec.Seq, rec.Type)
 	at := len(wire)
-	e := envelope{execution, rec}
 	for _, f := range l.fields {
 		var v reflect.Value
 		if f.index >= 0 {
@@ -160,7 +158,7 @@ func newRecordFrame(execution int64, rec *Record, d Draft) (Frame, error) {
 			wire = append(wire, ", "...)
 		}
 		var err error
-		if wire, err = f.write(append(wire, f.key...), &e, v); err != nil {
+		if wire, err = f.write(append(wire, f.key...), execution, rec, v); err != nil {
 			return Frame{}, err
 		}
 	}

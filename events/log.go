@@ -246,7 +246,11 @@ func gather(batch []*Pending) []*share {
 			shares = append(shares, s)
 		}
 		s.pending = append(s.pending, p)
-		s.Records = append(s.Records, p.records...)
+		if len(s.pending) == 1 {
+			s.Records = p.records // full, so that appending to it copies
+		} else {
+			s.Records = append(s.Records, p.records...)
+		}
 		s.Outcome = s.Outcome.merge(p.outcome)
 		for _, state := range p.prompts {
 			if i := slices.IndexFunc(s.Prompts, func(o PromptState) bool { return o.PromptID == state.PromptID }); i >= 0 {
@@ -340,8 +344,8 @@ func (c *committer) settle(ctx context.Context, shares []*share, refused bool) [
 }
 
 func (c *committer) succeed(s *share) {
-	frames := make([]Frame, 0, len(s.Records))
-	for _, p := range s.pending {
+	frames := s.pending[0].frames
+	for _, p := range s.pending[1:] {
 		frames = append(frames, p.frames...)
 	}
 	c.log.broker.publish(s.ExecutionID, frames)

@@ -126,18 +126,15 @@ func (w *Writer) Append(batch Batch) *Pending {
 	p.prev = w.seq
 	p.epoch = w.epoch
 	p.outcome = batch.Outcome
-	p.records = make([]Record, 0, len(batch.Events))
-	p.frames = make([]Frame, 0, len(batch.Events))
-	for _, d := range batch.Events {
-		rec, frame, err := w.record(d)
-		if err != nil {
+	p.records = make([]Record, len(batch.Events))
+	p.frames = make([]Frame, len(batch.Events))
+	for i, d := range batch.Events {
+		if err := w.record(d, &p.records[i], &p.frames[i]); err != nil {
 			w.err = fmt.Errorf("encode %s of execution %d: %w", d.Payload.EventType(), w.execution, err)
 			p.finish(w.err)
 			return p
 		}
-		p.records = append(p.records, rec)
-		p.frames = append(p.frames, frame)
-		p.bytes += len(rec.Data)
+		p.bytes += len(p.records[i].Data)
 	}
 	p.prompts = slices.Clone(batch.Prompts)
 	for i := range p.prompts {
@@ -154,14 +151,14 @@ func (w *Writer) Append(batch Batch) *Pending {
 }
 
 // record numbers and encodes an event. The caller holds w.mu.
-func (w *Writer) record(d Draft) (Record, Frame, error) {
+func (w *Writer) record(d Draft, rec *Record, frame *Frame) error {
 	stream := d.Stream
 	if stream == "" {
 		stream = MainStream
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return Record{}, Frame{}, fmt.Errorf("new event id: %w", err)
+		return fmt.Errorf("new event id: %w", err)
 	}
 	now := w.log.now().UTC().Truncate(time.Microsecond)
 	if !now.After(w.time) {
@@ -171,17 +168,16 @@ func (w *Writer) record(d Draft) (Record, Frame, error) {
 	if !branched {
 		parent = w.tails[MainStream] // a new branch hangs on the main stream
 	}
-	rec := Record{
+	*rec = Record{
 		Seq: w.seq + 1, ID: id, Parent: uuid.NullUUID{UUID: parent, Valid: parent != uuid.Nil},
 		Stream: stream, Type: d.Payload.EventType(), Epoch: w.epoch, Time: now,
 	}
-	frame, err := newRecordFrame(w.execution, &rec, d)
-	if err != nil {
-		return Record{}, Frame{}, err
+	if *frame, err = newRecordFrame(w.execution, rec, d); err != nil {
+		return err
 	}
 	w.seq, w.time, w.tails[stream] = rec.Seq, now, id
 	w.terminal = rec.Type.Terminal()
-	return rec, frame, nil
+	return nil
 }
 
 // spend marks the writer as unusable from now on.
