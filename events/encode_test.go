@@ -26,8 +26,8 @@ var payloads = []events.Payload{
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i))
+		for _, f := range v.Fields() {
+			fill(f)
 		}
 	case reflect.String:
 		v.SetString("line\n\"quoted\" <tag> \u2028 é")
@@ -68,8 +68,8 @@ func TestDataIsThePayloadAsJSONB(t *testing.T) {
 		filled := reflect.New(reflect.TypeOf(zero))
 		fill(filled.Elem())
 		empty := reflect.New(reflect.TypeOf(zero))
-		for i := range empty.Elem().NumField() {
-			if f := empty.Elem().Field(i); f.Kind() == reflect.Slice && f.Type() != reflect.TypeFor[json.RawMessage]() {
+		for _, f := range empty.Elem().Fields() {
+			if f.Kind() == reflect.Slice && f.Type() != reflect.TypeFor[json.RawMessage]() {
 				f.Set(reflect.MakeSlice(f.Type(), 0, 0)) // empty, and not nil
 			}
 		}

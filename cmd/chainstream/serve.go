@@ -47,7 +47,7 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	defer heap.Floor(heap.DefaultFloor)()
+	defer heap.Floor(heap.DefaultFloor, a.getenv)()
 	s, err := startServer(ctx, c.serverFlags, c.Addr, a.getenv, logger)
 	if err != nil {
 		if ctx.Err() != nil {

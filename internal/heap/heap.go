@@ -8,7 +8,6 @@
 package heap
 
 import (
-	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -30,8 +29,8 @@ const (
 // has to be larger than half of that is treated as Go does by itself. It leaves
 // the collector alone where the operator has set GOGC or GOMEMLIMIT. stop ends
 // it.
-func Floor(bytes uint64) (stop func()) {
-	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+func Floor(bytes uint64, getenv func(string) string) (stop func()) {
+	if getenv("GOGC") != "" || getenv("GOMEMLIMIT") != "" {
 		return func() {}
 	}
 	f := &floor{bytes: bytes, percent: goPercent}

@@ -33,11 +33,9 @@ func TestPercent(t *testing.T) {
 	}
 }
 
-// The collector is the process's, so this test has it alone.
+// The collector is the process's, so the tests of it are not parallel.
 func TestFloor(t *testing.T) {
-	t.Setenv("GOGC", "")
-	t.Setenv("GOMEMLIMIT", "")
-	stop := heap.Floor(64 * mib)
+	stop := heap.Floor(64*mib, func(string) string { return "" })
 	defer stop()
 	collect(t, "a small heap", func(percent uint64) bool { return percent > 200 })
 	large := make([]byte, 80*mib)
@@ -65,11 +63,9 @@ func collect(t *testing.T, what string, good func(percent uint64) bool) {
 func TestFloorLeavesTheOperatorsSetting(t *testing.T) {
 	for _, name := range []string{"GOGC", "GOMEMLIMIT"} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("GOGC", "")
-			t.Setenv(name, "50")
 			before := debug.SetGCPercent(77)
 			t.Cleanup(func() { debug.SetGCPercent(before) })
-			defer heap.Floor(64 * mib)()
+			defer heap.Floor(64*mib, func(key string) string { return map[string]string{name: "50"}[key] })()
 			if got := debug.SetGCPercent(77); got != 77 {
 				t.Errorf("GOGC is %d although %s is set", got, name)
 			}

@@ -49,7 +49,7 @@ func Main(name, about string, define func(*flag.FlagSet) Run) int {
 	ctx, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not done after %v", Limit))
 	defer cancel()
 
-	defer heap.Floor(heap.DefaultFloor)() // as chainstream serve does, for the parts of the server that run in here
+	defer heap.Floor(heap.DefaultFloor, os.Getenv)() // as chainstream serve does, for the parts of the server that run in here
 	begin := time.Now()
 	command := strings.Join(append([]string{"go run ./bench/" + name}, os.Args[1:]...), " ")
 	fmt.Printf("`%s`\n\n%s; %s; load before %s.\n\n", command, begin.UTC().Format("2006-01-02 15:04 MST"), measure.Machine(), measure.Load())

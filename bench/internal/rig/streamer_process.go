@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -63,7 +64,7 @@ func serveStreamer(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	defer p.close()
 	if config.Kind == Ours {
-		defer heap.Floor(heap.DefaultFloor)() // as chainstream serve does
+		defer heap.Floor(heap.DefaultFloor, os.Getenv)() // as chainstream serve does
 	}
 	return program.Profiled(config.Profile, func() error { return obey(listener, p, orders, answers) })
 }
