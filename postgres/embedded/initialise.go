@@ -84,7 +84,9 @@ func (c *Cluster) stage(ctx context.Context, p paths) error {
 	statements := strings.Join([]string{
 		"CREATE EXTENSION vector", // only a superuser may; here every new database inherits it
 		"CREATE ROLE " + role + " LOGIN CREATEDB PASSWORD '" + password + "'",
-		"GRANT pg_monitor, pg_checkpoint TO " + role,
+		// Looking at the server, and ending what is in the way: a session that holds
+		// retention back, or a worker of autovacuum in a database that is dropped.
+		"GRANT pg_monitor, pg_checkpoint, pg_signal_backend TO " + role,
 		"CREATE DATABASE " + database + " OWNER " + role,
 	}, "\n") + "\n"
 	if err := c.account.run(ctx, p.data, statements, c.bin.program("postgres"),
