@@ -2,6 +2,7 @@ package chain
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -200,6 +201,18 @@ func (c *Chain) Models() []Ref {
 		}
 	}
 	return refs
+}
+
+// WithModels answers a copy whose prompts name other models, given by slug. Their fallback models stay.
+func (c *Chain) WithModels(models map[string]string) *Chain {
+	changed := *c
+	changed.Prompts = slices.Clone(c.Prompts)
+	for i := range changed.Prompts {
+		if m, ok := models[changed.Prompts[i].Slug]; ok {
+			changed.Prompts[i].Model = m
+		}
+	}
+	return &changed
 }
 
 // Tools lists every tool the chain names, in the order of the document.

@@ -11,7 +11,7 @@ import (
 )
 
 const executionByID = `-- name: ExecutionByID :one
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at FROM executions WHERE id = $1
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models FROM executions WHERE id = $1
 `
 
 func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error) {
@@ -42,6 +42,11 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 		&i.CreatedAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.ParentExecutionID,
+		&i.Origin,
+		&i.ForkFromPrompt,
+		&i.ReusePromptIds,
+		&i.Models,
 	)
 	return i, err
 }
@@ -71,7 +76,7 @@ UPDATE executions e
         SELECT found.id FROM (SELECT l.id FROM lost l UNION ALL SELECT w.id FROM waiting w) found
          ORDER BY found.id
          LIMIT $3)
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models
 `
 
 type ExecutionClaimParams struct {
@@ -125,6 +130,11 @@ func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) 
 			&i.CreatedAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.ParentExecutionID,
+			&i.Origin,
+			&i.ForkFromPrompt,
+			&i.ReusePromptIds,
+			&i.Models,
 		); err != nil {
 			return nil, err
 		}
@@ -145,7 +155,7 @@ UPDATE executions e
        claims = e.claims + 1,
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = $3 AND e.status = 'queued'
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models
 `
 
 type ExecutionClaimQueuedParams struct {
@@ -189,6 +199,11 @@ func (q *Queries) ExecutionClaimQueued(ctx context.Context, arg ExecutionClaimQu
 			&i.CreatedAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.ParentExecutionID,
+			&i.Origin,
+			&i.ForkFromPrompt,
+			&i.ReusePromptIds,
+			&i.Models,
 		); err != nil {
 			return nil, err
 		}
@@ -262,26 +277,61 @@ func (q *Queries) ExecutionInsert(ctx context.Context, arg ExecutionInsertParams
 	return i, err
 }
 
+const executionLineageSet = `-- name: ExecutionLineageSet :exec
+UPDATE executions
+   SET parent_execution_id = $1,
+       origin = $2,
+       fork_from_prompt = $3,
+       reuse_prompt_ids = $4,
+       models = $5
+ WHERE id = $6
+`
+
+type ExecutionLineageSetParams struct {
+	ParentExecutionID *int64
+	Origin            *string
+	ForkFromPrompt    *string
+	ReusePromptIds    []int64
+	Models            []byte
+	ID                int64
+}
+
+// ExecutionLineageSet says what a new execution begins with; it goes with the
+// insert of the execution in one transaction.
+func (q *Queries) ExecutionLineageSet(ctx context.Context, arg ExecutionLineageSetParams) error {
+	_, err := q.db.Exec(ctx, executionLineageSet,
+		arg.ParentExecutionID,
+		arg.Origin,
+		arg.ForkFromPrompt,
+		arg.ReusePromptIds,
+		arg.Models,
+		arg.ID,
+	)
+	return err
+}
+
 const executionList = `-- name: ExecutionList :many
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at FROM executions
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models FROM executions
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
    AND ($4::execution_status IS NULL OR status = $4::execution_status)
    AND ($5::timestamptz IS NULL OR created_at >= $5)
    AND ($6::timestamptz IS NULL OR created_at < $6)
+   AND ($7::bigint IS NULL OR parent_execution_id = $7)
  ORDER BY id DESC
- LIMIT $7
+ LIMIT $8
 `
 
 type ExecutionListParams struct {
-	Before      *int64
-	ChainID     *int64
-	ChainName   *string
-	Status      *ExecutionStatus
-	CreatedFrom *time.Time
-	CreatedTo   *time.Time
-	MaxRows     int32
+	Before            *int64
+	ChainID           *int64
+	ChainName         *string
+	Status            *ExecutionStatus
+	CreatedFrom       *time.Time
+	CreatedTo         *time.Time
+	ParentExecutionID *int64
+	MaxRows           int32
 }
 
 // ExecutionList answers executions newest first, below the cursor.
@@ -293,6 +343,7 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 		arg.Status,
 		arg.CreatedFrom,
 		arg.CreatedTo,
+		arg.ParentExecutionID,
 		arg.MaxRows,
 	)
 	if err != nil {
@@ -327,6 +378,11 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 			&i.CreatedAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.ParentExecutionID,
+			&i.Origin,
+			&i.ForkFromPrompt,
+			&i.ReusePromptIds,
+			&i.Models,
 		); err != nil {
 			return nil, err
 		}

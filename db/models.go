@@ -143,31 +143,40 @@ type Execution struct {
 	CreatedAt         time.Time
 	StartedAt         *time.Time
 	FinishedAt        *time.Time
+	ParentExecutionID *int64
+	Origin            *string
+	ForkFromPrompt    *string
+	ReusePromptIds    []int64
+	Models            []byte
 }
 
 type PromptResult struct {
-	ExecutionID     int64
-	PromptID        int64
-	Ordinal         int32
-	Name            string
-	Position        int32
-	Status          PromptStatus
-	Attempt         int32
-	ModelID         string
-	UserMessage     *string
-	Output          *string
-	FinishReason    *string
-	InputTokens     int64
-	OutputTokens    int64
-	CachedTokens    int64
-	ReasoningTokens int64
-	UsageEstimated  bool
-	CostUSD         *float64
-	Cached          bool
-	DurationMs      *int64
-	Error           *string
-	ErrorCode       *string
-	FirstSeq        int64
-	StartedAt       time.Time
-	FinishedAt      *time.Time
+	ExecutionID           int64
+	PromptID              int64
+	Ordinal               int32
+	Name                  string
+	Position              int32
+	Status                PromptStatus
+	Attempt               int32
+	ModelID               string
+	UserMessage           *string
+	Output                *string
+	FinishReason          *string
+	InputTokens           int64
+	OutputTokens          int64
+	CachedTokens          int64
+	ReasoningTokens       int64
+	UsageEstimated        bool
+	CostUSD               *float64
+	Cached                bool
+	DurationMs            *int64
+	Error                 *string
+	ErrorCode             *string
+	FirstSeq              int64
+	StartedAt             time.Time
+	FinishedAt            *time.Time
+	ReusedFromExecutionID *int64
+	ReusedInputTokens     int64
+	ReusedOutputTokens    int64
+	ReusedCostUSD         *float64
 }

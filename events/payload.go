@@ -15,6 +15,20 @@ type ExecutionStart struct {
 	ToolName     string `json:"toolName"` // the chain's name
 	ChainID      int64  `json:"chainId"`
 	ChainVersion int    `json:"chainVersion"`
+
+	// What a retry or a fork begins with.
+	ParentExecutionID int64  `json:"parentExecutionId,omitempty"`
+	Origin            string `json:"origin,omitempty"`     // retry or fork
+	FromPrompt        string `json:"fromPrompt,omitempty"` // slug of the first prompt that a fork runs again
+}
+
+// ReusedFrom marks a prompt that was not run but taken over, and what it had
+// cost where it ran.
+type ReusedFrom struct {
+	ExecutionID  int64   `json:"executionId"` // that paid for it
+	InputTokens  int64   `json:"inputTokens"`
+	OutputTokens int64   `json:"outputTokens"`
+	CostUSD      *string `json:"costUsd,omitempty"` // decimal; absent when it is unknown
 }
 
 // PromptStart opens an attempt of a prompt.
@@ -27,6 +41,8 @@ type PromptStart struct {
 	HasKnowledge bool   `json:"hasKnowledge"`
 	HasTools     bool   `json:"hasTools"`
 	Attempt      int    `json:"attempt"` // 1-based
+
+	ReusedFrom *ReusedFrom `json:"reusedFrom,omitempty"` // the prompt is not run: its result follows
 }
 
 // KnowledgeRetrievalStart says which repositories are about to be searched.
@@ -113,6 +129,8 @@ type PromptComplete struct {
 	ModelID      string  `json:"modelId"`
 	FinishReason string  `json:"finishReason"`
 	Attempt      int     `json:"attempt"`
+
+	ReusedFrom *ReusedFrom `json:"reusedFrom,omitempty"` // then tokens, cost and duration are 0: nothing was paid here
 }
 
 // PromptError closes a prompt that failed for good.
@@ -121,6 +139,7 @@ type PromptError struct {
 	Error    string `json:"error"` // safe for users
 	Code     string `json:"code"`
 	Attempt  int    `json:"attempt"`
+	Duration int64  `json:"duration"` // ms, over all attempts
 }
 
 // Progress is a statement for people and progress bars.
@@ -168,6 +187,8 @@ type LLMResponse struct {
 	TimeToFirstTokenMS int64  `json:"timeToFirstTokenMs"`
 	FinishReason       string `json:"finishReason"`
 	UsageSource        string `json:"usageSource"` // provider or estimated
+
+	CostUSD *string `json:"costUsd,omitempty"` // of the call, decimal; absent when the price is unknown
 }
 
 // LLMError is written when a provider's call failed or was cancelled.
@@ -184,6 +205,8 @@ type LLMError struct {
 	InputTokens  int64  `json:"inputTokens"`
 	OutputTokens int64  `json:"outputTokens"`
 	UsageSource  string `json:"usageSource"` // provider or estimated
+
+	CostUSD *string `json:"costUsd,omitempty"` // of the call, decimal; absent when the price is unknown
 }
 
 // CacheHit says that an answer came from the response cache.
@@ -199,10 +222,13 @@ type CacheMiss CacheHit
 
 // ExecutionComplete ends an execution that succeeded.
 type ExecutionComplete struct {
-	TotalTokens int64   `json:"totalTokens"` // input and output, over all prompts
+	TotalTokens int64   `json:"totalTokens"` // input and output that this execution paid, over all prompts
 	Duration    int64   `json:"duration"`    // ms
 	Success     bool    `json:"success"`     // always true
 	CostUSD     *string `json:"costUsd,omitempty"`
+
+	ReusedTokens int64   `json:"reusedTokens,omitempty"` // of the prompts that were taken over
+	SavedCostUSD *string `json:"savedCostUsd,omitempty"` // and what they had cost; absent when that is unknown
 }
 
 // ExecutionError ends an execution that failed or was cancelled.

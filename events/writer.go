@@ -40,9 +40,19 @@ type PromptState struct {
 	DurationMS      *int64     `json:"duration_ms,omitempty"`
 	Error           string     `json:"error,omitempty"`
 	ErrorCode       string     `json:"error_code,omitempty"`
-	FirstSeq        int64      `json:"first_seq"` // seq of the newest attempt's first event; 0 = the first event of this append
-	StartedAt       time.Time  `json:"started_at"`
-	FinishedAt      *time.Time `json:"finished_at,omitempty"`
+	FirstSeq        int64      `json:"first_seq"`             // seq of the newest attempt's first event; 0 = the first event of this append
+	StartedAt       time.Time  `json:"started_at"`            // zero = the time of its prompt-start in this append
+	FinishedAt      *time.Time `json:"finished_at,omitempty"` // given = the time of the event in this append that closes it
+	Reused          *Reused    `json:"reused,omitempty"`      // nil = it ran here
+}
+
+// Reused is where the result of a prompt was taken from, and what it had cost
+// there. The prompt's own figures are 0 then.
+type Reused struct {
+	ExecutionID  int64   `json:"execution_id"`
+	InputTokens  int64   `json:"input_tokens"`
+	OutputTokens int64   `json:"output_tokens"`
+	CostUSD      *string `json:"cost_usd,omitempty"` // decimal; nil while unknown
 }
 
 // Outcome is the change of the execution's own row that goes with an append.
@@ -55,7 +65,7 @@ type Outcome struct {
 	InputTokens   *int64     `json:"input_tokens,omitempty"`
 	OutputTokens  *int64     `json:"output_tokens,omitempty"`
 	CostUSD       *string    `json:"cost_usd,omitempty"`
-	FinishedAt    *time.Time `json:"finished_at,omitempty"` // set exactly when the append holds the terminal event
+	FinishedAt    *time.Time `json:"finished_at,omitempty"` // given exactly when the append holds the terminal event; becomes its time
 }
 
 // merge lets the fields of a later outcome win.
@@ -143,6 +153,7 @@ func (w *Writer) Append(batch Batch) *Pending {
 		}
 		p.bytes += len(p.prompts[i].Output) + len(p.prompts[i].UserMessage)
 	}
+	p.date(batch.Events)
 	if err := w.committer.enqueue(p); err != nil {
 		w.err = err
 		p.finish(err)
@@ -225,6 +236,51 @@ func (p *Pending) Wait(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 }
+
+// date gives the projections the times of the events that they follow from, so
+// that whoever folds the log comes to the same ones.
+func (p *Pending) date(drafts []Draft) {
+	for n, d := range drafts {
+		at := p.records[n].Time
+		switch payload := d.Payload.(type) {
+		case PromptStart:
+			s := p.prompt(payload.PromptID)
+			if s != nil && s.StartedAt.IsZero() {
+				s.StartedAt = at
+			}
+			if s != nil && s.Reused != nil {
+				s.FirstSeq = p.records[n].Seq // several of them begin in one append
+			}
+		case PromptComplete:
+			p.prompt(payload.PromptID).finish(at)
+		case PromptError:
+			p.prompt(payload.PromptID).finish(at)
+		case ExecutionComplete, ExecutionError:
+			if p.outcome.FinishedAt != nil {
+				p.outcome.FinishedAt = &at
+			}
+		}
+	}
+}
+
+// prompt answers the projection of a prompt, nil when there is none.
+func (p *Pending) prompt(id int64) *PromptState {
+	for i := range p.prompts {
+		if p.prompts[i].PromptID == id {
+			return &p.prompts[i]
+		}
+	}
+	return nil
+}
+
+func (s *PromptState) finish(at time.Time) {
+	if s != nil && s.FinishedAt != nil {
+		s.FinishedAt = &at
+	}
+}
+
+// Time answers the time of the append's first event.
+func (p *Pending) Time() time.Time { return p.records[0].Time }
 
 // FirstSeq answers the seq of the append's first event.
 func (p *Pending) FirstSeq() int64 { return p.prev + 1 }

@@ -158,14 +158,15 @@ func book(s *events.PromptState, u llm.Usage) {
 	s.UsageEstimated = s.UsageEstimated || u.Estimated
 }
 
-// price books the cost, as far as it is known: a demonstration model is free.
-func (r *run) price(s *events.PromptState) {
-	if r.e.models.Demo(s.ModelID) && (s.Attempt == 1 || s.CostUSD != nil) {
+// price books the cost of a call and answers it, as far as it is known: a
+// demonstration model is free.
+func (r *run) price(s *events.PromptState) (call *string) {
+	if r.e.models.Demo(s.ModelID) {
 		free := "0"
-		s.CostUSD = &free
-		return
+		call = &free
 	}
-	s.CostUSD = nil
+	s.CostUSD = events.AddCost(s.CostUSD, call, s.Attempt)
+	return call
 }
 
 func usageSource(u *llm.Usage) string {
@@ -182,15 +183,17 @@ func (c *call) milliseconds() int64 {
 func (c *call) succeeded() error {
 	s := c.step
 	s.state.FinishReason = c.finish
-	c.step.run.price(&c.step.state)
+	cost := c.step.run.price(&c.step.state)
 	u := llm.Usage{}
 	if c.usage != nil {
 		u = *c.usage
 	}
+	s.state.UsageEstimated = s.state.UsageEstimated || c.usage == nil
 	drafts := append(c.deltas(), s.draft(events.LLMResponse{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: c.model, Attempt: s.state.Attempt,
 		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, ReasoningTokens: u.ReasoningTokens,
 		DurationMS: c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(c.usage),
+		CostUSD: cost,
 	}))
 	if s.prompt.Output != nil {
 		if _, err := s.run.version.Chain.CheckOutput(s.index, s.state.Output); err != nil {
@@ -216,7 +219,7 @@ func (c *call) failed(ctx context.Context, err error) {
 		c.usage = &estimate
 		c.book()
 	}
-	c.step.run.price(&c.step.state)
+	cost := c.step.run.price(&c.step.state)
 	u := llm.Usage{}
 	source := "provider"
 	if c.usage != nil {
@@ -225,7 +228,7 @@ func (c *call) failed(ctx context.Context, err error) {
 	drafts := append(c.deltas(), s.draft(events.LLMError{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: c.model, Attempt: s.state.Attempt,
 		Error: f.message, Code: f.code, DurationMS: c.milliseconds(), Retryable: e != nil && e.Retryable && ctx.Err() == nil,
-		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source,
+		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source, CostUSD: cost,
 	}))
 	s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
 }

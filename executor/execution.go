@@ -11,9 +11,11 @@ package executor
 import (
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/events"
 )
 
 // Status is where an execution stands.
@@ -61,9 +63,37 @@ type Execution struct {
 	StartedAt    *time.Time
 	FinishedAt   *time.Time
 
+	Lineage // zero unless it is a retry or a fork
+
 	CancelRequested bool
 	Epoch           int64 // of the lease
 	Claims          int   // since the last finished prompt
+}
+
+// At answers the execution as it stood after the events of a fold from the
+// beginning of its log. What never changes, such as its inputs, is as it is.
+func (ex Execution) At(past *events.Fold) Execution {
+	if past.LastSeq() < ex.LastSeq {
+		ex.CancelRequested = false // a wish is in no event
+	}
+	o := past.Outcome()
+	ex.LastSeq, ex.FinishedAt = past.LastSeq(), o.FinishedAt
+	ex.Error, ex.ErrorCode, ex.ErrorPrompt = o.Error, o.ErrorCode, o.ErrorPromptID
+	ex.InputTokens, ex.OutputTokens, ex.CostUSD = 0, 0, nil
+	switch {
+	case past.Terminal() != "":
+		ex.Status, ex.InputTokens, ex.OutputTokens = Status(o.Status), *o.InputTokens, *o.OutputTokens
+		if o.CostUSD != nil {
+			if usd, err := strconv.ParseFloat(*o.CostUSD, 64); err == nil {
+				ex.CostUSD = &usd
+			}
+		}
+	case past.LastSeq() > 0:
+		ex.Status = StatusRunning
+	default:
+		ex.Status, ex.StartedAt = StatusQueued, nil
+	}
+	return ex
 }
 
 // Trigger is the wish to run a chain.
@@ -73,6 +103,7 @@ type Trigger struct {
 	Metadata json.RawMessage // object or nil
 	Limits   chain.Limits    // narrow the chain's; zero fields leave them as they are
 	Key      IdempotencyKey  // zero = every trigger makes an execution
+	Lineage                  // zero = nothing is taken over; see Executor.Derive
 }
 
 // IdempotencyKey names a trigger so that sending it again has no effect.
@@ -92,6 +123,10 @@ var (
 	ErrFinished = errors.New("the execution has ended")
 	// ErrRunning says that the execution must end first.
 	ErrRunning = errors.New("the execution is still running")
+	// ErrCompleted says that an execution has completed and there is nothing to retry.
+	ErrCompleted = errors.New("the execution has completed")
+	// ErrResultsGone says that the results of an execution's prompts were removed.
+	ErrResultsGone = errors.New("the results of the prompts have been removed")
 	// ErrKeyReused says that an idempotency key came with another request before.
 	ErrKeyReused = errors.New("the idempotency key was used for another request")
 	// ErrQueueFull says that too many executions wait; trying later may help.
@@ -106,6 +141,7 @@ type Filter struct {
 	ChainName string
 	Status    Status
 	From, To  time.Time // of CreatedAt, To exclusive
+	Parent    int64     // only retries and forks of this execution
 	Before    int64     // only ids below; the cursor of the next page
 	Limit     int       // at most so many
 }

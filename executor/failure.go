@@ -21,6 +21,7 @@ const (
 	codeLimit         = "limit_exceeded"
 	codeCrashLoop     = "crash_loop"
 	codeRetrieval     = "retrieval_failed"
+	codeReuseGone     = "reuse_gone" // the execution whose results were to be taken over was erased meanwhile
 	codeInternal      = "internal"
 )
 

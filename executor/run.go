@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +43,7 @@ type run struct {
 	states   map[int]events.PromptState // by index of the prompt; copies of what is stored
 	finished int                        // prompts that need no more work
 
-	unfinished map[int]*lost // prompts that an earlier claim left running, by index
+	unfinished map[int]*events.PromptFold // prompts that an earlier claim left running, by index
 }
 
 func newRun(e *Executor, ex Execution) *run {
@@ -115,6 +115,11 @@ func (r *run) toTheEnd() (Status, error) {
 		if err := r.patiently(r.define); err != nil {
 			return "", fmt.Errorf("open execution %d: %w", r.ex.ID, err)
 		}
+		if err := r.patiently(r.reuse); errors.As(err, &failed) {
+			break
+		} else if err != nil {
+			return "", fmt.Errorf("open execution %d: %w", r.ex.ID, err)
+		}
 		if err := r.prompts(work); err != nil && !errors.As(err, &failed) {
 			return "", err
 		}
@@ -154,6 +159,7 @@ func (r *run) define() (err error) {
 	if r.version, err = r.e.definitions.load(r.hold, r.e.store, r.ex.ChainID, r.ex.ChainVersion); err != nil {
 		return err
 	}
+	r.version = withModels(r.version, r.ex.Models)
 	if err := json.Unmarshal(r.ex.Inputs, &r.inputs); err != nil {
 		return fmt.Errorf("read the inputs: %w", err)
 	}
@@ -167,6 +173,7 @@ func (r *run) open() error {
 		r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, 0, nil)
 		r.writer.Append(events.Batch{Events: []events.Draft{{Payload: events.ExecutionStart{
 			TotalPrompts: r.ex.TotalPrompts, ToolName: r.ex.ChainName, ChainID: r.ex.ChainID, ChainVersion: r.ex.ChainVersion,
+			ParentExecutionID: r.ex.Parent, Origin: string(r.ex.Origin), FromPrompt: r.ex.FromPrompt,
 		}}}})
 		return nil
 	}
@@ -215,10 +222,7 @@ func (r *run) prompts(ctx context.Context) error {
 		errs := make([]error, len(group))
 		var siblings sync.WaitGroup
 		for k, i := range group {
-			stream := events.MainStream
-			if len(group) > 1 {
-				stream = "branch:" + r.version.Chain.Prompts[i].Slug
-			}
+			stream := r.stream(group, i)
 			siblings.Go(func() { errs[k] = r.prompt(ctx, i, stream) })
 		}
 		siblings.Wait() // a sibling is never left behind, whatever became of the others
@@ -237,6 +241,14 @@ func (r *run) prompts(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// stream names the stream of a prompt of a group.
+func (r *run) stream(group []int, i int) string {
+	if len(group) > 1 {
+		return "branch:" + r.version.Chain.Prompts[i].Slug
+	}
+	return events.MainStream
 }
 
 // prompt runs one prompt, or takes over its result. A panic in it ends the
@@ -339,25 +351,32 @@ func (r *run) conclude(i int, s events.PromptState, drafts []events.Draft, count
 		if s.Status != promptCompleted {
 			verb = "Gave up"
 		}
-		drafts = append(drafts, events.Draft{Payload: events.Progress{
-			CurrentStep: r.finished, TotalSteps: r.ex.TotalPrompts,
-			Percentage: math.Round(1000*float64(r.finished)/float64(r.ex.TotalPrompts)) / 10,
-			Message:    fmt.Sprintf("%s %q (%d of %d)", verb, s.Name, r.finished, r.ex.TotalPrompts),
-		}})
+		drafts = append(drafts, r.progress(verb, s.Name))
 	}
 	return r.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s}, Outcome: events.Outcome{Progressed: true}})
 }
 
+// progress says what the newest of the finished prompts means for the whole. The
+// caller holds r.mu.
+func (r *run) progress(verb, name string) events.Draft {
+	return events.Draft{Payload: events.Progress{
+		CurrentStep: r.finished, TotalSteps: r.ex.TotalPrompts,
+		Percentage: math.Round(1000*float64(r.finished)/float64(r.ex.TotalPrompts)) / 10,
+		Message:    fmt.Sprintf("%s %q (%d of %d)", verb, name, r.finished, r.ex.TotalPrompts),
+	}}
+}
+
 // terminate writes the terminal event and the totals.
 func (r *run) terminate(failed *failure) (Status, error) {
-	input, output, cost := r.totals()
+	t := r.totals()
 	now := r.e.cfg.Now()
 	if now.Before(r.started()) {
 		now = r.started()
 	}
-	outcome := events.Outcome{InputTokens: &input, OutputTokens: &output, CostUSD: cost, FinishedAt: &now, Status: string(StatusCompleted)}
+	outcome := events.Outcome{InputTokens: &t.InputTokens, OutputTokens: &t.OutputTokens, CostUSD: t.CostUSD, FinishedAt: &now, Status: string(StatusCompleted)}
 	var terminal events.Payload = events.ExecutionComplete{
-		TotalTokens: input + output, Duration: now.Sub(r.started()).Milliseconds(), Success: true, CostUSD: cost,
+		TotalTokens: t.InputTokens + t.OutputTokens, Duration: now.Sub(r.started()).Milliseconds(), Success: true, CostUSD: t.CostUSD,
+		ReusedTokens: t.ReusedTokens, SavedCostUSD: t.SavedCostUSD,
 	}
 	if failed != nil {
 		outcome.Status = string(StatusFailed)
@@ -374,26 +393,9 @@ func (r *run) terminate(failed *failure) (Status, error) {
 	return Status(outcome.Status), err
 }
 
-// totals sums over all prompts, also those that failed. The cost is nil when
-// that of one prompt is unknown.
-func (r *run) totals() (input, output int64, cost *string) {
+// totals sums over all prompts, also those that failed.
+func (r *run) totals() events.Totals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sum, known := 0.0, true
-	for _, s := range r.states {
-		input += s.InputTokens
-		output += s.OutputTokens
-		if s.CostUSD == nil {
-			known = false
-			continue
-		}
-		usd, err := strconv.ParseFloat(*s.CostUSD, 64)
-		known = known && err == nil
-		sum += usd
-	}
-	if known {
-		text := strconv.FormatFloat(sum, 'f', -1, 64)
-		cost = &text
-	}
-	return input, output, cost
+	return events.Totalled(slices.Collect(maps.Values(r.states)))
 }

@@ -17,10 +17,10 @@ import (
 
 // The states of a prompt, as they are stored.
 const (
-	promptRunning   = "running"
-	promptCompleted = "completed"
-	promptFailed    = "failed"
-	promptCancelled = "cancelled"
+	promptRunning   = events.PromptRunning
+	promptCompleted = events.PromptCompleted
+	promptFailed    = events.PromptFailed
+	promptCancelled = events.PromptCancelled
 )
 
 // Bounds of what an event carries.
@@ -48,7 +48,7 @@ func newStep(r *run, i int, stream string, prior events.PromptState) *step {
 	s := &step{run: r, index: i, prompt: p, stream: stream, state: prior}
 	if prior.Attempt == 0 {
 		s.state = events.PromptState{
-			PromptID: r.version.PromptIDs[i], Ordinal: i, Name: p.Name, Position: p.Position, StartedAt: r.e.cfg.Now().UTC(),
+			PromptID: r.version.PromptIDs[i], Ordinal: i, Name: p.Name, Position: p.Position, // StartedAt is the time of its first event
 		}
 	}
 	return s
@@ -130,10 +130,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // retry announces the next attempt and voids the text of the last one.
 func (s *step) retry(reason string, delay time.Duration) error {
+	s.state.Output, s.state.FinishReason = "", ""
+	s.run.setState(s.index, s.state)
 	_, err := s.run.commit(events.Batch{Events: []events.Draft{s.draft(events.PromptRetry{
 		PromptID: s.state.PromptID, Attempt: s.state.Attempt + 1, SupersedesFromSeq: s.state.FirstSeq,
 		Reason: reason, Delay: delay.Milliseconds(),
-	})}})
+	})}, Prompts: []events.PromptState{s.state}})
 	return cause(s.run.hold, err)
 }
 
@@ -188,6 +190,9 @@ func (s *step) open(opening []events.Draft) error {
 	}
 	if s.state.FirstSeq == 0 {
 		s.state.FirstSeq = pending.FirstSeq()
+		if s.state.StartedAt.IsZero() {
+			s.state.StartedAt = pending.Time()
+		}
 	}
 	s.run.setState(s.index, s.state)
 	return nil

@@ -31,6 +31,9 @@ type executionSummary struct {
 	CostUSD      *float64        `json:"costUsd"`
 	Error        *failure        `json:"error"`
 	Metadata     json.RawMessage `json:"metadata,omitempty"`
+	ParentID     int64           `json:"parentExecutionId,omitempty"`
+	Origin       executor.Origin `json:"origin,omitempty"`
+	FromPrompt   string          `json:"fromPrompt,omitempty"`
 	CreatedAt    time.Time       `json:"createdAt"`
 	StartedAt    *time.Time      `json:"startedAt"`
 	FinishedAt   *time.Time      `json:"finishedAt"`
@@ -40,6 +43,7 @@ type executionSummary struct {
 type executionDetail struct {
 	executionSummary
 	CancelRequested bool            `json:"cancelRequested"`
+	ReusedTokens    int64           `json:"reusedTokens"` // paid by other executions
 	Inputs          json.RawMessage `json:"inputs"`
 	Limits          limits          `json:"limits"`
 	Prompts         []promptView    `json:"prompts"`
@@ -83,8 +87,17 @@ type promptView struct {
 	DurationMS     *int64       `json:"durationMs"`
 	Cached         bool         `json:"cached"`
 	Error          *failure     `json:"error"`
+	ReusedFrom     *reusedFrom  `json:"reusedFrom,omitempty"` // then tokens and cost are 0
 	StartedAt      *time.Time   `json:"startedAt"`
 	FinishedAt     *time.Time   `json:"finishedAt"`
+}
+
+// reusedFrom is where the result of a prompt was taken from, and its cost there.
+type reusedFrom struct {
+	ExecutionID  int64        `json:"executionId"`
+	InputTokens  int64        `json:"inputTokens"`
+	OutputTokens int64        `json:"outputTokens"`
+	CostUSD      *json.Number `json:"costUsd"`
 }
 
 func summaryOf(ex executor.Execution) executionSummary {
@@ -93,7 +106,7 @@ func summaryOf(ex executor.Execution) executionSummary {
 		ChainID: ex.ChainID, ChainName: ex.ChainName, ChainVersion: ex.ChainVersion, TotalPrompts: ex.TotalPrompts,
 		EventsURL: eventsURL(ex.ID), LastSeq: ex.LastSeq,
 		Usage:    usage{ex.InputTokens, ex.OutputTokens, ex.InputTokens + ex.OutputTokens},
-		Metadata: ex.Metadata, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt),
+		Metadata: ex.Metadata, ParentID: ex.Parent, Origin: ex.Origin, FromPrompt: ex.FromPrompt, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt),
 	}
 	if ex.CostUSD != nil && !math.IsNaN(*ex.CostUSD) && !math.IsInf(*ex.CostUSD, 0) {
 		s.CostUSD = ex.CostUSD
@@ -115,17 +128,17 @@ func detailOf(ex executor.Execution, v *chain.Version, states []events.PromptSta
 		d.Inputs = json.RawMessage("{}")
 	}
 	started := make(map[int64]events.PromptState, len(states))
-	var in, out int64
 	for _, p := range states {
 		started[p.PromptID] = p
-		in += p.InputTokens
-		out += p.OutputTokens
 	}
+	t := events.Totalled(states)
+	d.ReusedTokens = t.ReusedTokens
 	if !ex.Status.Final() {
-		d.Usage = usage{in, out, in + out}
+		d.Usage = usage{t.InputTokens, t.OutputTokens, t.InputTokens + t.OutputTokens}
 	}
+	prompts := v.Chain.WithModels(ex.Models).Prompts
 	for i, id := range v.PromptIDs {
-		p := v.Chain.Prompts[i]
+		p := prompts[i]
 		if state, ok := started[id]; ok {
 			d.Prompts = append(d.Prompts, promptViewOf(state))
 			continue
@@ -143,9 +156,9 @@ func promptViewOf(p events.PromptState) promptView {
 		UsageEstimated: p.UsageEstimated, DurationMS: p.DurationMS, Cached: p.Cached,
 		StartedAt: &started, FinishedAt: utc(p.FinishedAt),
 	}
-	if p.CostUSD != nil {
-		cost := json.Number(*p.CostUSD)
-		view.CostUSD = &cost
+	view.CostUSD = (*json.Number)(p.CostUSD)
+	if r := p.Reused; r != nil {
+		view.ReusedFrom = &reusedFrom{ExecutionID: r.ExecutionID, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: (*json.Number)(r.CostUSD)}
 	}
 	if p.Error != "" || p.ErrorCode != "" {
 		view.Error = &failure{Code: p.ErrorCode, Message: p.Error}
@@ -190,7 +203,7 @@ func (s *Server) listExecutions(c echo.Context) error {
 	limit := int(q.whole("limit", 1, 200, 50))
 	f := executor.Filter{
 		Status: executor.Status(q.one("status")), From: q.time("from"), To: q.time("to"),
-		Before: q.whole("cursor", 1, math.MaxInt64, 0), Limit: limit + 1,
+		Parent: q.whole("parent", 1, math.MaxInt64, 0), Before: q.whole("cursor", 1, math.MaxInt64, 0), Limit: limit + 1,
 	}
 	if q.values.Has("status") && !known(f.Status) {
 		q.fail("status", "One of queued, running, waiting, completed, failed or cancelled is expected.")
@@ -222,10 +235,20 @@ func known(status executor.Status) bool {
 	return slices.Contains(executor.Statuses(), status)
 }
 
+// showExecution is GET /api/v1/executions/{id}: as it is now, or as it was after
+// an event.
 func (s *Server) showExecution(c echo.Context) error {
 	id, err := executionID(c)
 	if err != nil {
 		return err
+	}
+	q := newQuery(c)
+	at := q.one("atSeq")
+	switch {
+	case q.err != nil:
+		return q.err
+	case q.values.Has("atSeq"):
+		return s.sendPast(c, id, at)
 	}
 	return s.sendExecution(c, http.StatusOK, id)
 }

@@ -48,6 +48,8 @@ type api struct {
 	exec   *executor.Executor
 	logs   *logBuffer
 	client *http.Client
+
+	database string // its connection string
 }
 
 // setup changes how an api is made; zero fields leave it as it is.
@@ -60,11 +62,12 @@ type setup struct {
 // newAPI starts a server with the built-in demo model.
 func newAPI(t *testing.T, s setup) *api {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), postgres.Config{URL: pgtest.Database(t)})
+	database := pgtest.Database(t)
+	store, err := postgres.Open(t.Context(), postgres.Config{URL: database})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &api{t: t, store: store, logs: &logBuffer{}}
+	a := &api{t: t, store: store, logs: &logBuffer{}, database: database}
 	a.broker = events.NewBroker(store, events.BrokerConfig{Poll: 20 * time.Millisecond})
 	a.log = events.NewLog(store, a.broker, events.LogConfig{})
 	models := llm.NewRegistry(map[string]llm.Entry{

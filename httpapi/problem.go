@@ -40,6 +40,8 @@ var (
 	kindChainExists     = kind{"chain_exists", http.StatusConflict, "A chain with this name exists"}
 	kindFinished        = kind{"execution_finished", http.StatusConflict, "The execution has ended"}
 	kindRunning         = kind{"execution_running", http.StatusConflict, "The execution has not ended"}
+	kindCompleted       = kind{"execution_completed", http.StatusConflict, "The execution has completed"}
+	kindResultsGone     = kind{"results_gone", http.StatusGone, "The results have been removed"}
 	kindGone            = kind{"events_gone", http.StatusGone, "The events have been removed"}
 	kindTooLarge        = kind{"body_too_large", http.StatusRequestEntityTooLarge, "The body is too large"}
 	kindMediaType       = kind{"unsupported_media_type", http.StatusUnsupportedMediaType, "The media type is not supported"}
@@ -58,7 +60,7 @@ var (
 func kinds() []kind {
 	return []kind{
 		kindMalformedBody, kindBadParameter, kindBadCursor, kindHost, kindOrigin, kindNotFound, kindNoChain,
-		kindNoExecution, kindMethod, kindSlowBody, kindChainExists, kindFinished, kindRunning, kindGone,
+		kindNoExecution, kindMethod, kindSlowBody, kindChainExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
 		kindTooLarge, kindMediaType, kindEncoding, kindInvalidDocument, kindInvalidRequest, kindKeyReused,
 		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded,
 	}
@@ -112,7 +114,9 @@ var sentinels = []struct {
 	{executor.ErrNotFound, kindNoExecution, "No execution has this id.", 0},
 	{events.ErrNotFound, kindNoExecution, "No execution has this id.", 0},
 	{executor.ErrFinished, kindFinished, "An execution that has ended cannot be changed any more.", 0},
-	{executor.ErrRunning, kindRunning, "Cancel the execution and wait for its end, then erase it.", 0},
+	{executor.ErrRunning, kindRunning, "Cancel the execution or wait for its end, then try again.", 0},
+	{executor.ErrCompleted, kindCompleted, "There is nothing to retry. Fork it: with fromPrompt from that prompt on, without fromPrompt to run all of it again.", 0},
+	{executor.ErrResultsGone, kindResultsGone, "What the prompts had answered has been removed and cannot be reused. Run the chain again.", 0},
 	{executor.ErrKeyReused, kindKeyReused, "This Idempotency-Key came with another request before. Use a new key for a new execution.", 0},
 	{executor.ErrQueueFull, kindQueueFull, "The server has taken as many executions as it can. Try again later.", 2 * time.Second},
 	{executor.ErrStopping, kindStopping, "The server is shutting down. Try again soon.", time.Second},

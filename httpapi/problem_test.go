@@ -35,7 +35,7 @@ func TestProblems(t *testing.T) {
 	head := "name: new\ninputs: {topic: {type: short_text}}\nprompts:\n"
 	for _, c := range []problemCase{
 		{"no-route", call{method: "GET", path: "/api/v1/nothing"}, 404},
-		{"later-route", call{method: "POST", path: "/api/v1/executions/1/retry"}, 404},
+		{"later-route", call{method: "POST", path: "/api/v1/executions/1/later"}, 404},
 		{"method", call{method: "PATCH", path: "/api/v1/chains"}, 405},
 		{"odd-method", call{method: "BREW", path: "/healthz"}, 405},
 

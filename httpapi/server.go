@@ -79,6 +79,10 @@ type Runner interface {
 	// made it before. Errors: executor.ErrQueueFull, executor.ErrStopping,
 	// executor.ErrKeyReused.
 	Trigger(ctx context.Context, t executor.Trigger) (ex executor.Execution, replayed bool, err error)
+	// Derive answers the trigger of a retry or a fork. Errors: chain.Problems for
+	// the fields of the request, executor.ErrNotFound, executor.ErrRunning,
+	// executor.ErrCompleted, executor.ErrResultsGone.
+	Derive(ctx context.Context, d executor.Derivation) (executor.Trigger, error)
 	// Replay answers the execution of an idempotency key that was used before.
 	// Errors: executor.ErrKeyReused.
 	Replay(ctx context.Context, key executor.IdempotencyKey) (ex executor.Execution, found bool, err error)
@@ -187,6 +191,8 @@ func (s *Server) routes() error {
 	get("/api/v1/executions/:id", s.showExecution)
 	e.DELETE("/api/v1/executions/:id", s.deleteExecution)
 	e.POST("/api/v1/executions/:id/cancel", s.cancel)
+	e.POST("/api/v1/executions/:id/retry", s.retry)
+	e.POST("/api/v1/executions/:id/fork", s.fork)
 	get("/api/v1/executions/:id/events", s.listEvents)
 	get(streamRoute, s.stream)
 

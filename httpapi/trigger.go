@@ -33,20 +33,26 @@ type triggerAnswer struct {
 	CreatedAt    time.Time       `json:"createdAt"`
 }
 
-// trigger is POST /api/v1/executions. The answer is sent at once, or, as the
-// request asks, when the execution has ended, or is the stream of its events.
+// trigger is POST /api/v1/executions.
 func (s *Server) trigger(c echo.Context) error {
+	body, _, err := s.body(c, mediaJSON)
+	if err != nil {
+		return err
+	}
+	return s.start(c, "", body, func(ctx context.Context) (executor.Trigger, error) { return s.readTrigger(ctx, body) })
+}
+
+// start makes an execution of the trigger that prepare answers. The answer is
+// sent at once, or, as the request asks, when the execution has ended, or is the
+// stream of its events. scope tells requests of equal bodies apart.
+func (s *Server) start(c echo.Context, scope string, body []byte, prepare func(context.Context) (executor.Trigger, error)) error {
 	ctx := c.Request().Context()
 	wantsStream := preferred(c.Request().Header, mediaTypeJSON, mediaTypeStream) == mediaTypeStream
 	key, err := idempotencyKey(c.Request().Header)
 	if err != nil {
 		return err
 	}
-	body, _, err := s.body(c, mediaJSON)
-	if err != nil {
-		return err
-	}
-	hashedKey, err := hashed(key, body)
+	hashedKey, err := hashed(key, scope, body)
 	if err != nil {
 		return err
 	}
@@ -56,7 +62,7 @@ func (s *Server) trigger(c echo.Context) error {
 	}
 	var t executor.Trigger
 	if !replayed {
-		if t, err = s.readTrigger(ctx, body); err != nil {
+		if t, err = prepare(ctx); err != nil {
 			return err
 		}
 		t.Key = hashedKey
@@ -183,11 +189,7 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	if err != nil {
 		return executor.Trigger{}, err
 	}
-	if err := s.cfg.Runner.Check(ctx, v.Chain); err != nil {
-		if list, ok := isProblems(err); ok {
-			// The pointers lead into the chain, not into this request.
-			return executor.Trigger{}, invalid("The chain cannot run on this server: " + list.Error())
-		}
+	if err := s.runnable(ctx, v.Chain); err != nil {
 		return executor.Trigger{}, err
 	}
 	t := executor.Trigger{Version: v, Inputs: checked, Limits: l}
@@ -195,6 +197,16 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 		t.Metadata = m
 	}
 	return t, nil
+}
+
+// runnable tells whether a chain can run here. The pointers of its problems lead
+// into the chain, not into the request.
+func (s *Server) runnable(ctx context.Context, c *chain.Chain) error {
+	err := s.cfg.Runner.Check(ctx, c)
+	if list, ok := isProblems(err); ok {
+		return invalid("The chain cannot run on this server: " + list.Error())
+	}
+	return err
 }
 
 // triggerReader reads the fields of a trigger and gathers what is wrong.
@@ -269,7 +281,7 @@ func (r *triggerReader) members(pointer string, raw json.RawMessage) map[string]
 	return m
 }
 
-// surplus reports fields that a trigger does not have.
+// surplus reports fields that the request does not have.
 func (r *triggerReader) surplus(names ...string) {
 	for _, name := range slices.Sorted(maps.Keys(r.fields)) {
 		if !slices.Contains(names, name) {
@@ -341,11 +353,11 @@ func idempotencyKey(h http.Header) (string, error) {
 
 // hashed joins a key with the meaning of the body: the order of members and
 // white space make no other request.
-func hashed(key string, body []byte) (executor.IdempotencyKey, error) {
+func hashed(key, scope string, body []byte) (executor.IdempotencyKey, error) {
 	if key == "" {
 		return executor.IdempotencyKey{}, nil
 	}
-	canonical, err := events.AppendJSONB(nil, body)
+	canonical, err := events.AppendJSONB([]byte(scope), body)
 	if err != nil {
 		return executor.IdempotencyKey{}, fmt.Errorf("normalise the body: %w", err)
 	}

@@ -32,7 +32,8 @@ func (s *Store) Execution(ctx context.Context, id int64) (executor.Execution, er
 func (s *Store) Executions(ctx context.Context, f executor.Filter) ([]executor.Execution, error) {
 	rows, err := s.queries.ExecutionList(ctx, db.ExecutionListParams{
 		Before: optional(f.Before), ChainID: optional(f.ChainID), ChainName: optional(f.ChainName),
-		Status: optional(db.ExecutionStatus(f.Status)), CreatedFrom: optionalTime(f.From), CreatedTo: optionalTime(f.To), MaxRows: int32(f.Limit),
+		Status: optional(db.ExecutionStatus(f.Status)), CreatedFrom: optionalTime(f.From), CreatedTo: optionalTime(f.To),
+		ParentExecutionID: optional(f.Parent), MaxRows: int32(f.Limit),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list executions: %w", translate(err))
@@ -91,8 +92,17 @@ func execution(r db.Execution) (executor.Execution, error) {
 			return executor.Execution{}, fmt.Errorf("limits of execution %d: %w", r.ID, err)
 		}
 	}
+	lineage := executor.Lineage{
+		Parent: deref(r.ParentExecutionID), Origin: executor.Origin(deref(r.Origin)), FromPrompt: deref(r.ForkFromPrompt), Reuse: r.ReusePromptIds,
+	}
+	if len(r.Models) > 0 {
+		if err := json.Unmarshal(r.Models, &lineage.Models); err != nil {
+			return executor.Execution{}, fmt.Errorf("models of execution %d: %w", r.ID, err)
+		}
+	}
 	return executor.Execution{
-		ID: r.ID, ChainID: r.ChainID, ChainVersion: int(r.ChainVersion), ChainName: r.ChainName, Status: executor.Status(r.Status),
+		Lineage: lineage,
+		ID:      r.ID, ChainID: r.ChainID, ChainVersion: int(r.ChainVersion), ChainName: r.ChainName, Status: executor.Status(r.Status),
 		Inputs: r.Inputs, Metadata: r.Metadata,
 		Limits:       chain.Limits{Timeout: time.Duration(limits.TimeoutMS) * time.Millisecond, MaxCostUSD: limits.MaxCostUSD},
 		TotalPrompts: int(r.TotalPrompts), LastSeq: r.LastSeq,
@@ -123,11 +133,21 @@ func promptState(r db.PromptResult) events.PromptState {
 		DurationMS: r.DurationMs, Error: deref(r.Error), ErrorCode: deref(r.ErrorCode), FirstSeq: r.FirstSeq,
 		StartedAt: r.StartedAt, FinishedAt: r.FinishedAt,
 	}
-	if r.CostUSD != nil {
-		cost := strconv.FormatFloat(*r.CostUSD, 'f', -1, 64)
-		state.CostUSD = &cost
+	state.CostUSD = decimal(r.CostUSD)
+	if r.ReusedFromExecutionID != nil {
+		state.Reused = &events.Reused{
+			ExecutionID: *r.ReusedFromExecutionID, InputTokens: r.ReusedInputTokens, OutputTokens: r.ReusedOutputTokens, CostUSD: decimal(r.ReusedCostUSD),
+		}
 	}
 	return state
+}
+
+func decimal(f *float64) *string {
+	if f == nil {
+		return nil
+	}
+	text := strconv.FormatFloat(*f, 'f', -1, 64)
+	return &text
 }
 
 func deref[T any](p *T) (v T) {

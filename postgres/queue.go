@@ -24,7 +24,7 @@ func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Ex
 	if err != nil {
 		return ex, false, err
 	}
-	if t.Key.Key == "" {
+	if t.Key.Key == "" && t.Parent == 0 {
 		row, err := s.queries.ExecutionInsert(ctx, params)
 		if err != nil {
 			return ex, false, fmt.Errorf("queue an execution: %w", translate(err))
@@ -35,6 +35,9 @@ func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Ex
 	var row db.ExecutionInsertRow
 	err = s.inTx(ctx, func(q *db.Queries) error {
 		if row, err = q.ExecutionInsert(ctx, params); err != nil {
+			return err
+		}
+		if err := setLineage(ctx, q, row.ID, t.Lineage); err != nil || t.Key.Key == "" {
 			return err
 		}
 		n, err := q.IdempotencyKeyInsert(ctx, db.IdempotencyKeyInsertParams{
@@ -57,7 +60,25 @@ func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Ex
 		return ex, false, fmt.Errorf("queue an execution: %w", err)
 	}
 	ex, err = queued(params, row)
+	ex.Lineage = t.Lineage
 	return ex, false, err
+}
+
+// setLineage says where a new execution comes from, if it comes from another one.
+func setLineage(ctx context.Context, q *db.Queries, id int64, l executor.Lineage) error {
+	if l.Parent == 0 {
+		return nil
+	}
+	p := db.ExecutionLineageSetParams{
+		ID: id, ParentExecutionID: &l.Parent, Origin: optional(string(l.Origin)), ForkFromPrompt: optional(l.FromPrompt), ReusePromptIds: l.Reuse,
+	}
+	if len(l.Models) > 0 {
+		var err error
+		if p.Models, err = document(l.Models); err != nil {
+			return fmt.Errorf("encode the models: %w", err)
+		}
+	}
+	return q.ExecutionLineageSet(ctx, p)
 }
 
 // Keyed implements executor.Queue.

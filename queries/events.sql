@@ -46,7 +46,8 @@ WITH head AS (
 ), results AS (
     INSERT INTO prompt_results (execution_id, prompt_id, ordinal, name, position, status, attempt, model_id, user_message,
                                 output, finish_reason, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-                                usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at)
+                                usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at,
+                                reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd)
     SELECT f.id,
            (r.doc ->> 'prompt_id')::bigint,
            (r.doc ->> 'ordinal')::integer,
@@ -70,11 +71,15 @@ WITH head AS (
            r.doc ->> 'error_code',
            (r.doc ->> 'first_seq')::bigint,
            (r.doc ->> 'started_at')::timestamptz,
-           (r.doc ->> 'finished_at')::timestamptz
+           (r.doc ->> 'finished_at')::timestamptz,
+           (r.doc -> 'reused' ->> 'execution_id')::bigint,
+           coalesce((r.doc -> 'reused' ->> 'input_tokens')::bigint, 0),
+           coalesce((r.doc -> 'reused' ->> 'output_tokens')::bigint, 0),
+           (r.doc -> 'reused' ->> 'cost_usd')::numeric
       FROM (SELECT unnest(@result_execution_ids::bigint[]) AS execution_id,
                    unnest(@results::jsonb[]) AS doc) r
       JOIN fenced f ON f.id = r.execution_id
-    ON CONFLICT (execution_id, prompt_id) DO UPDATE
+    ON CONFLICT (execution_id, prompt_id) DO UPDATE -- what was reused is finished, and never meets one
        SET ordinal = excluded.ordinal,
            name = excluded.name,
            position = excluded.position,

@@ -16,6 +16,7 @@ SELECT * FROM executions
    AND (sqlc.narg('status')::execution_status IS NULL OR status = sqlc.narg('status')::execution_status)
    AND (sqlc.narg('created_from')::timestamptz IS NULL OR created_at >= sqlc.narg('created_from'))
    AND (sqlc.narg('created_to')::timestamptz IS NULL OR created_at < sqlc.narg('created_to'))
+   AND (sqlc.narg('parent_execution_id')::bigint IS NULL OR parent_execution_id = sqlc.narg('parent_execution_id'))
  ORDER BY id DESC
  LIMIT @max_rows;
 
@@ -101,3 +102,14 @@ SELECT count(*) FROM (SELECT 1 FROM executions WHERE status = 'queued' LIMIT @ma
 -- name: ExecutionDelete :execrows
 -- ExecutionDelete erases an execution that has ended.
 DELETE FROM executions WHERE id = @id AND finished_at IS NOT NULL;
+
+-- name: ExecutionLineageSet :exec
+-- ExecutionLineageSet says what a new execution begins with; it goes with the
+-- insert of the execution in one transaction.
+UPDATE executions
+   SET parent_execution_id = @parent_execution_id,
+       origin = @origin,
+       fork_from_prompt = sqlc.narg('fork_from_prompt'),
+       reuse_prompt_ids = @reuse_prompt_ids,
+       models = sqlc.narg('models')
+ WHERE id = @id;

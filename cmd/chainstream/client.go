@@ -64,8 +64,14 @@ type execution struct {
 		ModelID    string `json:"modelId"`
 		Output     string `json:"output"`
 		DurationMS *int64 `json:"durationMs"`
+		ReusedFrom *struct {
+			ExecutionID int64 `json:"executionId"`
+		} `json:"reusedFrom"`
 	} `json:"prompts"`
-	Usage struct {
+	Parent     int64  `json:"parentExecutionId"`
+	Origin     string `json:"origin"`
+	FromPrompt string `json:"fromPrompt"`
+	Usage      struct {
 		TotalTokens int64 `json:"totalTokens"`
 	} `json:"usage"`
 	Error *struct {
@@ -97,15 +103,8 @@ func trigger(ctx context.Context, c *client.Client, chain string, version int, i
 	if err != nil {
 		return execution{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	var ex execution
-	request := client.Request{Method: http.MethodPost, Path: "/api/v1/executions", Body: body, Key: uuid.NewString()}
-	err = c.Do(ctx, request, &ex)
-	var gone *client.NoServerError
-	if errors.As(err, &gone) && !errors.Is(err, syscall.ECONNREFUSED) && ctx.Err() == nil {
-		err = c.Do(ctx, request, &ex)
-	}
+	err = send(ctx, c, client.Request{Method: http.MethodPost, Path: "/api/v1/executions", Body: body, Key: uuid.NewString()}, &ex)
 	return ex, err
 }
 

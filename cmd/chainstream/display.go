@@ -78,6 +78,9 @@ type eventData struct {
 	Percentage     float64 `json:"percentage"`
 	Error          string  `json:"error"`
 	Code           string  `json:"code"`
+	ReusedFrom *struct {
+		ExecutionID int64 `json:"executionId"`
+	} `json:"reusedFrom"`
 }
 
 // decodeEvent reads what it can: the data of events that are newer than this
@@ -139,6 +142,10 @@ func (t *transcript) show(e sseclient.Event) error {
 		p := t.prompt(d.PromptID)
 		if !p.wrote && d.Output != "" {
 			p.pending.WriteString(d.Output)
+		}
+		if d.ReusedFrom != nil {
+			t.end(p, fmt.Sprintf("= %s: taken over from execution %d", p.name, d.ReusedFrom.ExecutionID))
+			break
 		}
 		t.end(p, fmt.Sprintf("= %s: done in %s, %s%s", p.name, milliseconds(d.Duration), count(int(d.OutputTokens), "token"), money(d.CostUSD)))
 	case events.TypePromptError:

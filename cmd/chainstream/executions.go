@@ -19,6 +19,8 @@ type executionsCommand struct {
 	List   executionsListCommand   `cmd:"" help:"List executions, newest first."`
 	Show   executionsShowCommand   `cmd:"" help:"Show an execution with its prompts."`
 	Start  executionsStartCommand  `cmd:"" help:"Start an execution of a stored chain."`
+	Retry  executionsRetryCommand  `cmd:"" help:"Run again what a failed or cancelled execution did not finish."`
+	Fork   executionsForkCommand   `cmd:"" help:"Run an execution again from a prompt on, possibly with changes."`
 	Cancel executionsCancelCommand `cmd:"" help:"Stop an execution; what it has so far is kept."`
 	Events executionsEventsCommand `cmd:"" help:"Print the stored events of an execution."`
 	Delete executionsDeleteCommand `cmd:"" help:"Erase an execution that has ended, with its events."`
@@ -75,12 +77,15 @@ type executionFlags struct {
 	clientFlags
 }
 
-type executionsShowCommand struct{ executionFlags }
+type executionsShowCommand struct {
+	executionFlags
+	AtSeq *int64 `help:"Show it as it was after the event with this id." placeholder:"N"`
+}
 
 // Run shows an execution.
 func (c *executionsShowCommand) Run(ctx context.Context, a *app) error {
 	var raw json.RawMessage
-	if err := c.call(ctx, client.Request{Path: executionPath(c.ID)}, &raw); err != nil {
+	if err := c.call(ctx, client.Request{Path: executionPath(c.ID), Query: atQuery(c.AtSeq)}, &raw); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -93,6 +98,11 @@ func (c *executionsShowCommand) Run(ctx context.Context, a *app) error {
 	if err := a.printf("execution %d of %s, version %d: %s, %s\n", ex.ID, ex.ChainName, ex.ChainVersion, ex.Status, count(int(ex.Usage.TotalTokens), "token")); err != nil {
 		return err
 	}
+	if from := ex.lineage(); from != "" {
+		if err := a.printf("%s\n", from); err != nil {
+			return err
+		}
+	}
 	if ex.Error != nil {
 		if err := a.printf("%s (%s)\n", printable(ex.Error.Message), ex.Error.Code); err != nil {
 			return err
@@ -103,6 +113,9 @@ func (c *executionsShowCommand) Run(ctx context.Context, a *app) error {
 		duration := ""
 		if p.DurationMS != nil {
 			duration = milliseconds(*p.DurationMS)
+		}
+		if p.ReusedFrom != nil {
+			duration = fmt.Sprintf("from %d", p.ReusedFrom.ExecutionID)
 		}
 		t.row(p.Position, p.Name, p.Status, p.Attempt, duration, p.ModelID)
 	}
@@ -171,12 +184,17 @@ func (c *executionsStartCommand) Run(ctx context.Context, a *app) error {
 
 // types asks the server for the types of the chain's inputs.
 func (c *executionsStartCommand) types(ctx context.Context) (map[string]chain.InputType, error) {
+	return c.inputTypes(ctx, c.Chain, c.Version)
+}
+
+// inputTypes asks the server for the types of the inputs of a chain's version.
+func (f clientFlags) inputTypes(ctx context.Context, name string, version int) (map[string]chain.InputType, error) {
 	var stored struct {
 		Inputs map[string]struct {
 			Type chain.InputType `json:"type"`
 		} `json:"inputs"`
 	}
-	if err := c.call(ctx, client.Request{Path: chainPath(c.Chain), Query: versionQuery(c.Version)}, &stored); err != nil {
+	if err := f.call(ctx, client.Request{Path: chainPath(name), Query: versionQuery(version)}, &stored); err != nil {
 		return nil, err
 	}
 	types := make(map[string]chain.InputType, len(stored.Inputs))

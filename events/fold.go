@@ -1,0 +1,264 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The states of a prompt, as they are stored.
+const (
+	PromptRunning   = "running"
+	PromptCompleted = "completed"
+	PromptFailed    = "failed"
+	PromptCancelled = "cancelled"
+)
+
+// codeCancelled is the code of what was stopped by a user.
+const codeCancelled = "cancelled"
+
+// Fold says how an execution stood after the events that were added to it, in
+// order. It may begin anywhere in the log: then it knows what the events since
+// tell. It is the one place that turns events back into state; the projections
+// that are stored with the log agree with it.
+type Fold struct {
+	prompts map[int64]*PromptFold
+	order   []*PromptFold
+
+	last     int64
+	terminal Type
+	outcome  Outcome
+}
+
+// PromptFold is how one prompt stood.
+type PromptFold struct {
+	PromptState             // without UserMessage and Ordinal, which no event carries
+	Stream      string      // of its newest attempt
+	Call        *LLMRequest // the call that no event has closed; nil when there is none
+	Called      time.Time   // when that call began
+	Newest      time.Time   // of the events of the attempt
+
+	text, reasoning strings.Builder // of the newest attempt
+}
+
+// Text answers the deltas of the newest attempt.
+func (p *PromptFold) Text() string { return p.text.String() }
+
+// Reasoning answers the reasoning of the newest attempt.
+func (p *PromptFold) Reasoning() string { return p.reasoning.String() }
+
+// NewFold answers the state before any event.
+func NewFold() *Fold { return &Fold{prompts: make(map[int64]*PromptFold)} }
+
+// LastSeq answers the seq of the newest event that was added; 0 before the first.
+func (f *Fold) LastSeq() int64 { return f.last }
+
+// Terminal answers the type of the event that ended the execution; "" before it.
+func (f *Fold) Terminal() Type { return f.terminal }
+
+// Outcome answers what the terminal event says, with the sums over the prompts;
+// the zero value before it.
+func (f *Fold) Outcome() Outcome { return f.outcome }
+
+// Prompt answers how a prompt stood, nil when no event told of it.
+func (f *Fold) Prompt(id int64) *PromptFold { return f.prompts[id] }
+
+// Prompts answers the prompts in the order in which they began. The text of one
+// that has not ended is what its newest attempt had said so far.
+func (f *Fold) Prompts() []PromptState {
+	out := make([]PromptState, len(f.order))
+	for i, p := range f.order {
+		out[i] = p.PromptState
+		if p.Status != PromptCompleted {
+			out[i].Output = p.Text()
+		}
+	}
+	return out
+}
+
+// folded is the union of what the fold reads of events.
+type folded struct {
+	PromptID     int64       `json:"promptId"`
+	PromptName   string      `json:"promptName"`
+	Position     int         `json:"position"`
+	ModelID      string      `json:"modelId"`
+	Attempt      int         `json:"attempt"`
+	Text         string      `json:"text"`
+	RequestID    string      `json:"requestId"`
+	Provider     string      `json:"provider"`
+	Model        string      `json:"model"`
+	InputTokens  int64       `json:"inputTokens"`
+	OutputTokens int64       `json:"outputTokens"`
+	UsageSource  string      `json:"usageSource"`
+	CostUSD      *string     `json:"costUsd"`
+	FinishReason string      `json:"finishReason"`
+	Duration     int64       `json:"duration"`
+	Cached       bool        `json:"cached"`
+	Output       string      `json:"output"`
+	Truncated    bool        `json:"truncated"`
+	Error        string      `json:"error"`
+	Code         string      `json:"code"`
+	ReusedFrom   *ReusedFrom `json:"reusedFrom"`
+}
+
+// Add folds the next event.
+func (f *Fold) Add(rec Record) error {
+	var d folded
+	switch rec.Type {
+	case TypeProgress, TypeVariableSubstitution, TypeKnowledgeRetrievalStart, TypeKnowledgeRetrieved, TypeToolExecutionStart,
+		TypeToolExecutionComplete, TypeApprovalRequested, TypeApprovalResolved, TypeCacheHit, TypeCacheMiss, TypeExecutionStart:
+		// They change nothing that is shown of a prompt or of the outcome.
+		f.last = rec.Seq
+		return nil
+	case TypePromptStart, TypePromptDelta, TypeReasoningDelta, TypePromptRetry, TypePromptComplete, TypePromptError,
+		TypeLLMRequest, TypeLLMResponse, TypeLLMError, TypeExecutionComplete, TypeExecutionError:
+	}
+	if err := json.Unmarshal(rec.Data, &d); err != nil {
+		return fmt.Errorf("read event %d: %w", rec.Seq, err)
+	}
+	f.last = rec.Seq
+	if rec.Type.Terminal() {
+		f.end(rec, d)
+		return nil
+	}
+	p := f.prompts[d.PromptID]
+	if p == nil {
+		p = &PromptFold{Stream: rec.Stream, PromptState: PromptState{PromptID: d.PromptID, Status: PromptRunning, StartedAt: rec.Time}}
+		f.prompts[d.PromptID] = p
+		f.order = append(f.order, p)
+	}
+	p.add(rec, d)
+	return nil
+}
+
+func (p *PromptFold) add(rec Record, d folded) {
+	switch rec.Type {
+	case TypePromptStart:
+		p.void()
+		p.Name, p.Position, p.ModelID, p.Attempt, p.Status = d.PromptName, d.Position, d.ModelID, d.Attempt, PromptRunning
+		p.Stream, p.FirstSeq, p.Reused = rec.Stream, rec.Seq, d.ReusedFrom.state()
+	case TypePromptRetry:
+		p.void()
+	case TypePromptDelta, TypeReasoningDelta:
+		if d.Attempt < p.Attempt {
+			return
+		}
+		if rec.Type == TypePromptDelta {
+			p.text.WriteString(d.Text)
+		} else {
+			p.reasoning.WriteString(d.Text)
+		}
+	case TypeLLMRequest:
+		p.Called = rec.Time
+		p.Call = &LLMRequest{PromptID: d.PromptID, RequestID: d.RequestID, Provider: d.Provider, Model: d.Model, Attempt: d.Attempt}
+	case TypeLLMResponse, TypeLLMError:
+		p.Call, p.FinishReason = nil, d.FinishReason
+		p.InputTokens += d.InputTokens
+		p.OutputTokens += d.OutputTokens
+		p.UsageEstimated = p.UsageEstimated || d.UsageSource == "estimated"
+		p.CostUSD = AddCost(p.CostUSD, d.CostUSD, d.Attempt)
+	case TypePromptComplete:
+		p.close(PromptCompleted, rec.Time, d.Duration)
+		p.InputTokens, p.OutputTokens, p.CostUSD, p.Cached = d.InputTokens, d.OutputTokens, d.CostUSD, d.Cached
+		p.ModelID, p.FinishReason = d.ModelID, d.FinishReason
+		if p.Output = d.Output; d.Truncated && p.text.Len() > len(d.Output) {
+			p.Output = p.Text()
+		}
+	case TypePromptError:
+		p.close(PromptFailed, rec.Time, d.Duration)
+		if d.Code == codeCancelled {
+			p.Status = PromptCancelled
+		}
+		p.Error, p.ErrorCode = d.Error, d.Code
+	}
+	p.Newest = rec.Time
+}
+
+// void forgets what an attempt said; what it cost stays.
+func (p *PromptFold) void() {
+	p.text.Reset()
+	p.reasoning.Reset()
+	p.Output, p.FinishReason, p.Call = "", "", nil
+}
+
+func (p *PromptFold) close(status string, at time.Time, duration int64) {
+	p.Status, p.FinishedAt, p.DurationMS, p.Call = status, &at, &duration, nil
+}
+
+func (r *ReusedFrom) state() *Reused {
+	if r == nil {
+		return nil
+	}
+	reused := Reused(*r)
+	return &reused
+}
+
+func (f *Fold) end(rec Record, d folded) {
+	f.terminal = rec.Type
+	t := Totalled(f.Prompts())
+	f.outcome = Outcome{
+		Status: PromptCompleted, Error: d.Error, ErrorCode: d.Code, ErrorPromptID: d.PromptID,
+		InputTokens: &t.InputTokens, OutputTokens: &t.OutputTokens, CostUSD: t.CostUSD, FinishedAt: &rec.Time,
+	}
+	if rec.Type == TypeExecutionError {
+		f.outcome.Status = PromptFailed
+		if d.Code == codeCancelled {
+			f.outcome.Status = PromptCancelled
+		}
+	}
+}
+
+// AddCost adds the cost of a call to that of its prompt. Either is nil while it
+// is unknown, and then the sum is; before its first attempt a prompt has cost
+// nothing.
+func AddCost(sum, call *string, attempt int) *string {
+	if call == nil || sum == nil && attempt > 1 {
+		return nil
+	}
+	total := *call
+	if sum != nil {
+		total = addDecimals(*sum, *call)
+	}
+	return &total
+}
+
+func addDecimals(a, b string) string {
+	x, errX := strconv.ParseFloat(a, 64)
+	y, errY := strconv.ParseFloat(b, 64)
+	if errX != nil || errY != nil {
+		return a
+	}
+	return strconv.FormatFloat(x+y, 'f', -1, 64)
+}
+
+// Totals are sums over the prompts of an execution.
+type Totals struct {
+	InputTokens, OutputTokens int64   // paid by this execution
+	CostUSD                   *string // decimal; nil when that of one prompt is unknown
+	ReusedTokens              int64   // input and output, paid by others
+	SavedCostUSD              *string // and what they had cost; nil when nothing was reused or a cost is unknown
+}
+
+// Totalled sums over prompts, also those that failed.
+func Totalled(prompts []PromptState) Totals {
+	var t Totals
+	zero := "0"
+	t.CostUSD = &zero
+	reused := false
+	for _, s := range prompts {
+		t.InputTokens += s.InputTokens
+		t.OutputTokens += s.OutputTokens
+		t.CostUSD = AddCost(t.CostUSD, s.CostUSD, 2)
+		if s.Reused == nil {
+			continue
+		}
+		t.ReusedTokens += s.Reused.InputTokens + s.Reused.OutputTokens
+		if !reused {
+			reused, t.SavedCostUSD = true, &zero
+		}
+		t.SavedCostUSD = AddCost(t.SavedCostUSD, s.Reused.CostUSD, 2)
+	}
+	return t
+}
