@@ -78,7 +78,7 @@ type eventData struct {
 	Percentage     float64 `json:"percentage"`
 	Error          string  `json:"error"`
 	Code           string  `json:"code"`
-	ReusedFrom *struct {
+	ReusedFrom     *struct {
 		ExecutionID int64 `json:"executionId"`
 	} `json:"reusedFrom"`
 }

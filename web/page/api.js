@@ -50,6 +50,14 @@ export const startExecution = ({ id, version }, inputs, key) =>
 /** Asks the server to stop an execution. The log says when it has. */
 export const cancelExecution = (id) => call(`/api/v1/executions/${encodeURIComponent(id)}/cancel`, { method: 'POST' });
 
+/** A new execution that takes over what had completed and runs the rest. */
+export const retryExecution = (id, key) =>
+  call(`/api/v1/executions/${encodeURIComponent(id)}/retry`, { method: 'POST', headers: { 'Idempotency-Key': key } });
+
+/** A new execution that takes over what stands before a prompt and runs the rest. */
+export const forkExecution = (id, fromPrompt, key) =>
+  call(`/api/v1/executions/${encodeURIComponent(id)}/fork`, { method: 'POST', body: { fromPrompt }, headers: { 'Idempotency-Key': key } });
+
 /** The address of an execution's whole log as JSON pages. */
 export const eventsPath = (id) => `/api/v1/executions/${encodeURIComponent(id)}/events`;
 

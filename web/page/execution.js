@@ -8,7 +8,7 @@ import * as api from './api.js';
 import { copyButton, errorPanel, h, icon, setAttribute, setStatus, setText, status } from './dom.js';
 import { chainAddress, chainName } from './executions.js';
 import { inputValues } from './form.js';
-import { cost, count, duration } from './format.js';
+import { cost, count, duration, lineageText } from './format.js';
 import { LogPane } from './log.js';
 import { Scrubber } from './scrubber.js';
 import { groups, initial, plan, reduce, tokens } from './reducer.js';
@@ -25,14 +25,15 @@ export function executionPage(view, id, query) {
   let connection = 'connecting';
   let selected = Number(query.get('prompt')) || null;
   let cancelling = false;
+  let starting = false;
   let frame = 0;
   let gone = false;
 
-  const header = new Header(id, { onCancel: cancel });
+  const header = new Header(id, { onCancel: cancel, onRetry: () => startFrom(api.retryExecution, id) });
   const notices = h('div', { class: 'run-notices' });
   const inputs = h('details', { class: 'inputs' }, h('summary', null, 'Inputs'));
   const steps = new StepsPane({ onSelect: (promptId) => select(promptId, true) });
-  const text = new TextPane({ onChange: invalidate });
+  const text = new TextPane({ onChange: invalidate, onFork: (promptId) => startFrom(api.forkExecution, id, promptId) });
   const log = new LogPane({ onChange: invalidate });
   const scrubber = new Scrubber(live, { onChange: invalidate });
   const tabs = tabBar();
@@ -111,9 +112,9 @@ export function executionPage(view, id, query) {
     const state = scrubber.state();
     const prompt = state.prompts.get(selected) ?? focusOf(state);
     const past = state !== live;
-    header.draw(state, { execution, connection, past, cancelling: cancelling && !live.ended });
+    header.draw(state, { execution, connection, past, cancelling: cancelling && !live.ended, starting });
     steps.draw(state, prompt?.id, past);
-    text.draw(state, prompt);
+    text.draw(state, prompt, { forkable: live.ended, starting });
     log.draw(state.events);
     scrubber.draw();
     if (!past) showTitle();
@@ -156,6 +157,21 @@ export function executionPage(view, id, query) {
     }
   }
 
+  // Starts an execution that comes from this one and goes to its page.
+  async function startFrom(call, ...args) {
+    if (starting || !live.ended) return;
+    starting = true;
+    invalidate();
+    try {
+      const { executionId } = await call(...args, api.requestKey());
+      if (!gone) location.hash = `#/executions/${executionId}`;
+    } catch (error) {
+      notices.replaceChildren(errorPanel(error));
+    }
+    starting = false;
+    invalidate();
+  }
+
   function tabBar() {
     const buttons = TABS.map(([name, label]) => h('button', { type: 'button', class: 'tab', 'aria-pressed': String(name === 'text'), data: { testid: `tab-${name}` }, on: { click: () => choose(name) } }, label));
     function choose(name) {
@@ -196,6 +212,8 @@ class Header {
   #elapsed = fact('Elapsed', 'elapsed');
   #tokens = fact('Tokens', 'tokens');
   #cost = fact('Cost', 'cost');
+  #lineage = h('a', { class: 'run-lineage', hidden: true, data: { testid: 'lineage' } });
+  #retry = h('button', { class: 'button', type: 'button', hidden: true, title: 'Keep what has completed, run the rest', data: { testid: 'retry-button' } }, 'Retry');
   #runAgain = h('a', { class: 'button', hidden: true, data: { testid: 'run-again' } }, 'Run again');
   #cancel;
   #bar = h('div', { class: 'progress-bar' });
@@ -203,8 +221,9 @@ class Header {
   #message = h('span', { class: 'run-message' });
   #connection = h('span', { class: 'connection', 'aria-live': 'polite', data: { testid: 'connection' } });
 
-  constructor(id, { onCancel }) {
+  constructor(id, { onCancel, onRetry }) {
     this.#id = id;
+    this.#retry.addEventListener('click', onRetry);
     this.#cancel = h('button', { class: 'button', type: 'button', data: { testid: 'cancel-button' }, on: { click: onCancel } }, 'Cancel');
     this.node = h(
       'header',
@@ -212,10 +231,10 @@ class Header {
       h(
         'div',
         { class: 'run-top' },
-        h('h1', null, this.#title, this.#version, h('span', { class: 'run-id' }, `#${id}`, copyButton('Copy the execution id', () => String(id)))),
+        h('h1', null, this.#title, this.#version, h('span', { class: 'run-id' }, `#${id}`, copyButton('Copy the execution id', () => String(id))), this.#lineage),
         this.#status,
         h('dl', { class: 'facts' }, this.#elapsed.node, this.#tokens.node, this.#cost.node),
-        h('div', { class: 'actions' }, this.#runAgain, exportMenu(id), this.#cancel),
+        h('div', { class: 'actions' }, this.#retry, this.#runAgain, exportMenu(id), this.#cancel),
       ),
       this.#progress,
       h('div', { class: 'run-line' }, this.#message, this.#connection),
@@ -227,7 +246,10 @@ class Header {
     this.#runAgain.hidden = false;
   }
 
-  draw(state, { execution, connection, past, cancelling }) {
+  draw(state, { execution, connection, past, cancelling, starting }) {
+    this.#drawLineage(state.lineage);
+    this.#retry.hidden = past || !state.ended || state.status === 'completed';
+    this.#retry.disabled = starting;
     const version = state.chainVersion || execution?.chainVersion;
     setText(this.#title, state.chain || (execution ? chainName(execution) : `Execution`));
     setText(this.#version, version ? `v${version}` : '');
@@ -244,6 +266,13 @@ class Header {
     this.#drawProgress(state);
     setText(this.#connection, past ? `as of event ${state.lastSeq}` : connectionText(connection, state));
     setAttribute(this.#connection, 'data-state', past ? 'past' : connection);
+  }
+
+  #drawLineage(lineage) {
+    this.#lineage.hidden = !lineage;
+    if (!lineage) return;
+    setText(this.#lineage, lineageText(lineage));
+    setAttribute(this.#lineage, 'href', `#/executions/${lineage.parent}`);
   }
 
   #drawProgress({ progress, status: word, error }) {

@@ -67,3 +67,6 @@ export function cost(value) {
   if (dollars === 0) return '$0';
   return dollars < 0.01 ? `$${dollars.toPrecision(2)}` : `$${dollars.toFixed(2)}`;
 }
+
+/** Where an execution comes from: "retry of 41", "fork of 41 from draft". */
+export const lineageText = ({ parent, origin, from }) => `${origin} of ${parent}${from ? ` from ${from}` : ''}`;

@@ -30,6 +30,8 @@ export function initial() {
     chain: '',
     chainVersion: 0,
     totalPrompts: 0,
+    lineage: null,
+    reusedTokens: 0,
     prompts: new Map(),
     progress: { percentage: 0, step: 0, total: 0, message: '' },
     startedAt: '',
@@ -128,6 +130,7 @@ function promptOf(state, id) {
       outputTokens: 0,
       estimated: false,
       cached: false,
+      reusedFrom: null,
       finishReason: '',
       error: null,
       retries: [],
@@ -194,6 +197,7 @@ const HANDLERS = {
     state.chainVersion = data.chainVersion ?? 0;
     state.totalPrompts = data.totalPrompts;
     state.startedAt = data.timestamp;
+    if (data.parentExecutionId) state.lineage = { parent: data.parentExecutionId, origin: data.origin, from: data.fromPrompt ?? '' };
   },
 
   'prompt-start'(state, data) {
@@ -204,6 +208,7 @@ const HANDLERS = {
     prompt.position = data.position;
     prompt.model = data.modelId;
     prompt.state = 'running';
+    prompt.reusedFrom = data.reusedFrom?.executionId ?? null;
     prompt.startedAt ||= data.timestamp;
   },
 
@@ -231,6 +236,8 @@ const HANDLERS = {
     prompt.inputTokens = data.inputTokens ?? prompt.inputTokens;
     prompt.outputTokens = data.outputTokens ?? prompt.outputTokens;
     prompt.cached = data.cached === true;
+    prompt.reusedFrom = data.reusedFrom?.executionId ?? null;
+    state.reusedTokens += (data.reusedFrom?.inputTokens ?? 0) + (data.reusedFrom?.outputTokens ?? 0);
     prompt.finishReason = data.finishReason ?? '';
     prompt.model = data.modelId ?? prompt.model;
     // The whole output is the authority over the deltas. A cut one is not,

@@ -88,7 +88,7 @@ class Row {
     setAttribute(this.#model, 'title', prompt.model);
     this.#badge.hidden = !isDemoModel(prompt.model);
     setText(this.#note, note(prompt));
-    setAttribute(this.#note, 'title', prompt.attempt > 1 ? `attempt ${prompt.attempt}` : null);
+    setAttribute(this.#note, 'title', noteTitle(prompt));
     setText(this.#duration, time(prompt, now));
     const total = prompt.inputTokens + prompt.outputTokens;
     setText(this.#tokens, total > 0 ? `${prompt.estimated ? '≈ ' : ''}${count(total)} tok` : '');
@@ -97,8 +97,14 @@ class Row {
 }
 
 function note(prompt) {
+  if (prompt.reusedFrom) return `from #${prompt.reusedFrom}`;
   if (prompt.attempt > 1) return `try ${prompt.attempt}`;
   return prompt.cached ? 'cached' : '';
+}
+
+function noteTitle(prompt) {
+  if (prompt.reusedFrom) return `taken over from execution ${prompt.reusedFrom}, not paid again`;
+  return prompt.attempt > 1 ? `attempt ${prompt.attempt}` : null;
 }
 
 function time(prompt, now) {

@@ -28,11 +28,13 @@ export class TextPane {
   #body = h('div', { class: 'text-body', dir: 'auto', data: { testid: 'prompt-text' } }, skeleton(6));
   #hint = h('p', { class: 'hint text-hint' });
   #markdown;
+  #fork = h('button', { class: 'button small', type: 'button', hidden: true, title: 'Keep what stands before this prompt, run it and the rest again', data: { testid: 'fork-button' } }, 'Fork from here');
   #toggle = h('button', { class: 'button small', type: 'button', 'aria-pressed': 'false', data: { testid: 'plain-text' } }, 'Plain');
   #scroller;
 
-  constructor({ onChange }) {
+  constructor({ onChange, onFork }) {
     this.#onChange = onChange;
+    this.#fork.addEventListener('click', () => onFork(this.#prompt.id));
     this.#toggle.addEventListener('click', () => {
       this.#plain = !this.#plain;
       this.#nextDraw = 0;
@@ -51,7 +53,7 @@ export class TextPane {
         'div',
         { class: 'pane-head' },
         h('div', { class: 'text-title' }, this.#name, this.#status),
-        h('div', { class: 'actions' }, this.#toggle, copyButton('Copy the output', () => this.#prompt?.text ?? '')),
+        h('div', { class: 'actions' }, this.#fork, this.#toggle, copyButton('Copy the output', () => this.#prompt?.text ?? '')),
       ),
       h('p', { class: 'text-facts' }, this.#model, this.#badge, this.#notes),
       this.#scroller,
@@ -59,8 +61,10 @@ export class TextPane {
     for (const part of [this.#variables, this.#reasoning, this.#problem, this.#hint, this.#badge]) part.hidden = true;
   }
 
-  draw(state, prompt) {
+  draw(state, prompt, { forkable, starting }) {
     if (!prompt) return;
+    show(this.#fork, forkable);
+    this.#fork.disabled = starting;
     const changed = prompt.id !== this.#prompt?.id;
     this.#prompt = prompt;
     const running = prompt.state === 'running' || prompt.state === 'retrying';
@@ -126,6 +130,7 @@ function show(node, visible) {
 
 function notesOf(prompt) {
   const notes = [];
+  if (prompt.reusedFrom) notes.push(`taken over from execution ${prompt.reusedFrom}, not paid again`);
   const retry = prompt.retries.at(-1);
   if (retry) notes.push(`attempt ${retry.attempt} replaced the one before: ${retry.reason}`);
   const { retrieval } = prompt;

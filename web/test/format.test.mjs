@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { cost, count, duration, plural, relative } from '../page/format.js';
+import { cost, count, duration, lineageText, plural, relative } from '../page/format.js';
 import { inputList, inputOf } from '../page/form.js';
 
 test('durations', () => {
@@ -35,4 +35,9 @@ test('inputs of a chain come as a list, by name or not', () => {
 test('a JSON pointer names its input', () => {
   const cases = [['/inputs/topic', 'topic'], ['/inputs/tags/0', 'tags'], ['/inputs/a~1b~0c', 'a/b~c'], ['/chain', ''], ['', ''], [undefined, ''], ['/inputs', '']];
   for (const [pointer, want] of cases) assert.equal(inputOf(pointer), want);
+});
+
+test('where an execution comes from', () => {
+  assert.equal(lineageText({ parent: 41, origin: 'retry', from: '' }), 'retry of 41');
+  assert.equal(lineageText({ parent: 41, origin: 'fork', from: 'draft' }), 'fork of 41 from draft');
 });

@@ -131,6 +131,24 @@ test('tokens are summed over prompts and marked when a provider did not count', 
   assert.deepEqual(tokens(state), { total: 25, estimated: true });
 });
 
+test('a prompt that was taken over has its text and paid nothing here', () => {
+  const reusedFrom = { executionId: 41, inputTokens: 7, outputTokens: 5 };
+  const events = log(
+    ['execution-start', { totalPrompts: 2, toolName: 'brief', chainId: 1, chainVersion: 2, parentExecutionId: 44, origin: 'fork', fromPrompt: 'draft' }],
+    ['prompt-start', { ...started(1)[1], reusedFrom }],
+    completed(1, 'kept', { inputTokens: 0, outputTokens: 0, duration: 0, reusedFrom }),
+    started(2, 2), delta(2, 'new'), completed(2, 'new'), ended,
+  );
+  const state = fold(events);
+  assert.deepEqual(state.lineage, { parent: 44, origin: 'fork', from: 'draft' });
+  assert.deepEqual([state.prompts.get(1).text, state.prompts.get(1).state, state.prompts.get(1).reusedFrom], ['kept', 'completed', 41]);
+  assert.equal(state.prompts.get(2).reusedFrom, null);
+  assert.equal(state.reusedTokens, 12);
+  assert.deepEqual(tokens(state), { total: 12, estimated: false });
+  assert.equal(tokens(fold(events.slice(0, 3))).total, 0);
+  assert.equal(fold(log(begin())).lineage, null);
+});
+
 test('retrieval and tools', () => {
   const state = fold(log(
     begin(), started(1),
