@@ -134,7 +134,7 @@ func (f *Fold) Add(rec Record) error {
 }
 
 func (p *PromptFold) add(rec Record, d folded) {
-	switch rec.Type {
+	switch rec.Type { //nolint:exhaustive // Add lets no other type through
 	case TypePromptStart:
 		p.void()
 		p.Name, p.Position, p.ModelID, p.Attempt, p.Status = d.PromptName, d.Position, d.ModelID, d.Attempt, PromptRunning

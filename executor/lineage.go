@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,7 +153,7 @@ func (e *Executor) fork(ctx context.Context, t *Trigger, d Derivation, parent Ex
 		}
 	}
 	t.Models = models(t, d, parent.Models)
-	for _, slug := range sortedKeys(d.Models) {
+	for _, slug := range slices.Sorted(maps.Keys(d.Models)) {
 		pointer := "/model/" + pointerEscaper.Replace(slug)
 		at := slices.IndexFunc(c.Prompts, func(p chain.Prompt) bool { return p.Slug == slug })
 		if known && at < 0 {
@@ -221,15 +222,6 @@ func slugs(c *chain.Chain) string {
 
 var pointerEscaper = strings.NewReplacer("~", "~0", "/", "~1")
 
-func sortedKeys(m map[string]string) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // storedInputs reads inputs that were checked before.
 func storedInputs(raw json.RawMessage) (map[string]any, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -253,9 +245,7 @@ func mergedInputs(c *chain.Chain, parent json.RawMessage, given map[string]json.
 			delete(merged, name)
 		}
 	}
-	for name, value := range given {
-		merged[name] = value
-	}
+	maps.Copy(merged, given)
 	return c.CheckInputs(merged)
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
@@ -152,11 +151,6 @@ func TestRetryCallsOnlyWhatIsUnfinished(t *testing.T) {
 	}
 
 	// What the fake model served is what both executions paid together, to the token.
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
 	served := 15 * (s.count("outline") + s.count("left") + s.count("right") - 1 + s.count("merge"))
 	for _, query := range []string{
 		"SELECT sum(total_tokens)::int FROM v_executions",
@@ -164,16 +158,18 @@ func TestRetryCallsOnlyWhatIsUnfinished(t *testing.T) {
 		"SELECT sum(input_tokens + output_tokens)::int FROM v_costs_hourly",
 	} {
 		var paid int
-		if err := conn.QueryRow(t.Context(), query).Scan(&paid); err != nil || paid != served {
-			t.Errorf("%s: %d, served %d, %v", query, paid, served, err)
+		if pgtest.Row(t, url, query, nil, &paid); paid != served {
+			t.Errorf("%s: %d, served %d", query, paid, served)
 		}
 	}
 	var runs, reused, tokens int
-	if err := conn.QueryRow(t.Context(), "SELECT sum(prompts)::int, sum(reused_prompts)::int, sum(reused_tokens)::int FROM v_costs_hourly").Scan(&runs, &reused, &tokens); err != nil || runs != 5 || reused != 2 || tokens != 30 {
-		t.Errorf("%d runs, %d reused with %d tokens, %v", runs, reused, tokens, err)
+	pgtest.Row(t, url, "SELECT sum(prompts)::int, sum(reused_prompts)::int, sum(reused_tokens)::int FROM v_costs_hourly", nil, &runs, &reused, &tokens)
+	if runs != 5 || reused != 2 || tokens != 30 {
+		t.Errorf("%d runs, %d reused with %d tokens", runs, reused, tokens)
 	}
-	if err := conn.QueryRow(t.Context(), "SELECT reused_prompts::int, reused_tokens::int FROM v_executions WHERE parent_execution_id = $1 AND origin = 'retry'", parent.ID).Scan(&reused, &tokens); err != nil || reused != 2 || tokens != 30 {
-		t.Errorf("%d reused with %d tokens, %v", reused, tokens, err)
+	pgtest.Row(t, url, "SELECT reused_prompts::int, reused_tokens::int FROM v_executions WHERE parent_execution_id = $1 AND origin = 'retry'", []any{parent.ID}, &reused, &tokens)
+	if reused != 2 || tokens != 30 {
+		t.Errorf("%d reused with %d tokens", reused, tokens)
 	}
 
 	if _, err := h.exec.Derive(t.Context(), retryOf(child.ID)); !errors.Is(err, executor.ErrCompleted) {

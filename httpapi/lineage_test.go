@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/pgtest"
 )
 
 const executionsPath = "/api/v1/executions"
@@ -142,26 +142,13 @@ func TestDeriveAfterRetention(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, setup{})
 	parent := a.failed()
-	a.sql("DELETE FROM events WHERE execution_id = 1")
+	pgtest.Exec(t, a.database, "DELETE FROM events WHERE execution_id = 1")
 	a.do(call{method: "POST", path: parent + "/fork", body: `{"fromPrompt":"draft"}`}).want(http.StatusAccepted)
 	a.do(call{method: "GET", path: parent + "?atSeq=1"}).problem(http.StatusGone, "events_gone")
-	a.sql("DELETE FROM prompt_results WHERE execution_id = 1")
+	pgtest.Exec(t, a.database, "DELETE FROM prompt_results WHERE execution_id = 1")
 	a.do(call{method: "POST", path: parent + "/fork", body: `{"fromPrompt":"draft"}`}).problem(http.StatusGone, "results_gone")
 	a.do(call{method: "POST", path: parent + "/retry"}).problem(http.StatusGone, "results_gone")
 	a.do(call{method: "POST", path: parent + "/fork"}).want(http.StatusAccepted) // takes nothing over
-}
-
-// sql changes the database behind the server's back.
-func (a *api) sql(statement string) {
-	a.t.Helper()
-	conn, err := pgx.Connect(a.t.Context(), a.database)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(a.t.Context()) }()
-	if _, err := conn.Exec(a.t.Context(), statement); err != nil {
-		a.t.Fatal(err)
-	}
 }
 
 func TestAtSeq(t *testing.T) {
