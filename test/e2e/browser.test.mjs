@@ -223,6 +223,38 @@ test('Cancel stops an execution and keeps its text', { timeout: PATIENCE }, asyn
   assert.deepEqual(await visit.faults(), []);
 });
 
+test('Retry and Fork from here keep what is finished', { timeout: PATIENCE }, async () => {
+  await server.call('POST', '/api/v1/chains', {
+    name: 'halves',
+    prompts: [
+      { name: 'First', position: 1, model: 'offline/echo', content: 'Echo: done' },
+      { name: 'Second', position: 2, model: 'offline/echo', content: `Echo: ${'word '.repeat(300)}` },
+    ],
+  });
+  const parent = await server.trigger('halves', {});
+  await page.goto(`${server.url}/#/executions/${parent}`);
+  await page.locator('[data-testid="prompt-text"][data-live="true"]', { hasText: 'word word' }).waitFor();
+  await byId('cancel-button').click();
+  await byId('confirm-cancel').click();
+  await status('cancelled');
+  await byId('retry-button').click();
+  await byId('lineage').filter({ hasText: `retry of ${parent}` }).waitFor();
+  await status('completed');
+  const child = await executionId();
+  const { prompts } = await compare(child);
+  assert.deepEqual(prompts.map(({ reusedFrom }) => reusedFrom?.executionId ?? null), [parent, null]);
+  await byId('prompt-row').filter({ hasText: `from #${parent}` }).waitFor();
+  assert.equal(await byId('retry-button').isVisible(), false);
+
+  await byId('prompt-row').filter({ hasText: 'Second' }).click();
+  await byId('fork-button').click();
+  await byId('lineage').filter({ hasText: `fork of ${child} from second` }).waitFor();
+  await status('completed');
+  const fork = await compare(await executionId());
+  assert.deepEqual(fork.prompts.map(({ reusedFrom }) => reusedFrom?.executionId ?? null), [parent, null]);
+  assert.deepEqual(await visit.faults(), []);
+});
+
 test('hostile texts stay text', { timeout: PATIENCE }, async () => {
   // What the API refuses at its edge cannot come in by this way.
   const payloads = hostile.map((text) => text.replaceAll('\0', '').toWellFormed());
