@@ -174,6 +174,27 @@ func (q *Queries) EventAppend(ctx context.Context, arg EventAppendParams) ([]int
 	return items, nil
 }
 
+const eventBounds = `-- name: EventBounds :one
+SELECT coalesce((SELECT ev.created_at FROM events ev ORDER BY ev.execution_id, ev.seq LIMIT 1), 'epoch')::timestamptz AS oldest,
+       coalesce((SELECT ev.created_at FROM events ev ORDER BY ev.execution_id DESC, ev.seq DESC LIMIT 1), 'epoch')::timestamptz AS newest,
+       coalesce((SELECT max(e.id) FROM executions e), 0)::bigint AS newest_id
+`
+
+type EventBoundsRow struct {
+	Oldest   time.Time
+	Newest   time.Time
+	NewestID int64
+}
+
+// EventBounds answers when the oldest and the newest execution with events
+// began, 1970 when there are none, and the id of the newest execution.
+func (q *Queries) EventBounds(ctx context.Context) (EventBoundsRow, error) {
+	row := q.db.QueryRow(ctx, eventBounds)
+	var i EventBoundsRow
+	err := row.Scan(&i.Oldest, &i.Newest, &i.NewestID)
+	return i, err
+}
+
 const eventDelete = `-- name: EventDelete :exec
 DELETE FROM events WHERE execution_id = $1
 `
@@ -185,18 +206,22 @@ func (q *Queries) EventDelete(ctx context.Context, executionID int64) error {
 }
 
 const eventHeads = `-- name: EventHeads :many
-SELECT id, last_seq, (finished_at IS NOT NULL)::boolean AS finished
-  FROM executions
- WHERE id = ANY($1::bigint[])
+SELECT e.id, e.last_seq, (e.finished_at IS NOT NULL)::boolean AS finished, e.folded_seqs,
+       EXISTS (SELECT FROM events_removed r WHERE r.lower_id <= e.id AND r.upper_id > e.id)::boolean AS removed
+  FROM executions e
+ WHERE e.id = ANY($1::bigint[])
 `
 
 type EventHeadsRow struct {
-	ID       int64
-	LastSeq  int64
-	Finished bool
+	ID         int64
+	LastSeq    int64
+	Finished   bool
+	FoldedSeqs []int64
+	Removed    bool
 }
 
-// EventHeads answers how far the logs of executions reach.
+// EventHeads answers how far the logs of executions reach, which of their
+// events were folded away and whether retention has removed them all.
 func (q *Queries) EventHeads(ctx context.Context, executionIds []int64) ([]EventHeadsRow, error) {
 	rows, err := q.db.Query(ctx, eventHeads, executionIds)
 	if err != nil {
@@ -206,7 +231,13 @@ func (q *Queries) EventHeads(ctx context.Context, executionIds []int64) ([]Event
 	var items []EventHeadsRow
 	for rows.Next() {
 		var i EventHeadsRow
-		if err := rows.Scan(&i.ID, &i.LastSeq, &i.Finished); err != nil {
+		if err := rows.Scan(
+			&i.ID,
+			&i.LastSeq,
+			&i.Finished,
+			&i.FoldedSeqs,
+			&i.Removed,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -334,6 +365,60 @@ func (q *Queries) EventPageByType(ctx context.Context, arg EventPageByTypeParams
 	return items, nil
 }
 
+const eventPartitionCover = `-- name: EventPartitionCover :exec
+SELECT events_cover(x.id, events_partition_size()) FROM unnest($1::bigint[]) AS x (id)
+`
+
+// EventPartitionCover makes the partitions that hold the events of executions,
+// where they are missing.
+func (q *Queries) EventPartitionCover(ctx context.Context, executionIds []int64) error {
+	_, err := q.db.Exec(ctx, eventPartitionCover, executionIds)
+	return err
+}
+
+const eventPartitionSizes = `-- name: EventPartitionSizes :many
+SELECT p.name::text AS name, p.lower_id::bigint AS lower_id, p.upper_id::bigint AS upper_id, p.detach_pending::boolean AS detach_pending,
+       pg_total_relation_size(p.oid)::bigint AS bytes
+  FROM events_partitions() p
+ ORDER BY p.lower_id
+`
+
+type EventPartitionSizesRow struct {
+	Name          string
+	LowerID       int64
+	UpperID       int64
+	DetachPending bool
+	Bytes         int64
+}
+
+// EventPartitionSizes answers the partitions of the log, oldest first, with the
+// bytes that they take on the disk.
+func (q *Queries) EventPartitionSizes(ctx context.Context) ([]EventPartitionSizesRow, error) {
+	rows, err := q.db.Query(ctx, eventPartitionSizes)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EventPartitionSizesRow
+	for rows.Next() {
+		var i EventPartitionSizesRow
+		if err := rows.Scan(
+			&i.Name,
+			&i.LowerID,
+			&i.UpperID,
+			&i.DetachPending,
+			&i.Bytes,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const eventPartitionsEnsure = `-- name: EventPartitionsEnsure :one
 SELECT events_ensure_partitions($1::bigint) AS made
 `
@@ -344,6 +429,87 @@ func (q *Queries) EventPartitionsEnsure(ctx context.Context, ahead int64) (int32
 	var made int32
 	err := row.Scan(&made)
 	return made, err
+}
+
+const eventPartitionsExpired = `-- name: EventPartitionsExpired :many
+SELECT p.name::text AS name, p.lower_id::bigint AS lower_id, p.upper_id::bigint AS upper_id
+  FROM events_partitions() p
+ WHERE NOT p.detach_pending
+   AND EXISTS (SELECT FROM executions e WHERE e.id >= p.upper_id AND e.created_at < clock_timestamp() - $1::interval)
+   AND coalesce((SELECT e.finished_at < clock_timestamp() - $1::interval FROM executions e
+                  WHERE e.id >= p.lower_id AND e.id < p.upper_id ORDER BY e.id DESC LIMIT 1), true) IS TRUE
+   AND NOT EXISTS (SELECT FROM executions e
+                    WHERE e.id >= p.lower_id AND e.id < p.upper_id
+                      AND (e.finished_at IS NULL OR e.finished_at >= clock_timestamp() - $1::interval))
+ ORDER BY p.lower_id
+`
+
+type EventPartitionsExpiredRow struct {
+	Name    string
+	LowerID int64
+	UpperID int64
+}
+
+// EventPartitionsExpired answers the partitions all of whose executions have
+// finished longer ago than an age. Behind each one an execution was made that
+// long ago too, so that nobody still writes a first event into it. The newest
+// execution of a partition is looked at first: it decides most often, and
+// at once.
+func (q *Queries) EventPartitionsExpired(ctx context.Context, age time.Duration) ([]EventPartitionsExpiredRow, error) {
+	rows, err := q.db.Query(ctx, eventPartitionsExpired, age)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EventPartitionsExpiredRow
+	for rows.Next() {
+		var i EventPartitionsExpiredRow
+		if err := rows.Scan(&i.Name, &i.LowerID, &i.UpperID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const eventPartitionsPending = `-- name: EventPartitionsPending :many
+SELECT r.partition_name, coalesce(p.name IS NOT NULL, false)::boolean AS attached, coalesce(p.detach_pending, false)::boolean AS pending
+  FROM events_removed r
+  LEFT JOIN events_partitions() p ON p.name = r.partition_name
+ WHERE to_regclass(quote_ident(r.partition_name)) IS NOT NULL
+ ORDER BY pending DESC, r.lower_id
+`
+
+type EventPartitionsPendingRow struct {
+	PartitionName string
+	Attached      bool
+	Pending       bool
+}
+
+// EventPartitionsPending answers partitions whose removal was begun and has not
+// ended: those whose detaching waits for somebody, those that were noted only,
+// and tables that are detached and still there.
+func (q *Queries) EventPartitionsPending(ctx context.Context) ([]EventPartitionsPendingRow, error) {
+	rows, err := q.db.Query(ctx, eventPartitionsPending)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EventPartitionsPendingRow
+	for rows.Next() {
+		var i EventPartitionsPendingRow
+		if err := rows.Scan(&i.PartitionName, &i.Attached, &i.Pending); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const eventProbe = `-- name: EventProbe :many
@@ -391,6 +557,23 @@ func (q *Queries) EventProbe(ctx context.Context, arg EventProbeParams) ([]Event
 		return nil, err
 	}
 	return items, nil
+}
+
+const eventRemovedInsert = `-- name: EventRemovedInsert :exec
+INSERT INTO events_removed (lower_id, upper_id, partition_name) VALUES ($1, $2, $3)
+ON CONFLICT (lower_id) DO UPDATE SET upper_id = excluded.upper_id, partition_name = excluded.partition_name
+`
+
+type EventRemovedInsertParams struct {
+	LowerID       int64
+	UpperID       int64
+	PartitionName string
+}
+
+// EventRemovedInsert notes that a partition is about to go.
+func (q *Queries) EventRemovedInsert(ctx context.Context, arg EventRemovedInsertParams) error {
+	_, err := q.db.Exec(ctx, eventRemovedInsert, arg.LowerID, arg.UpperID, arg.PartitionName)
+	return err
 }
 
 const eventTails = `-- name: EventTails :many

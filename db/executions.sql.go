@@ -11,7 +11,7 @@ import (
 )
 
 const executionByID = `-- name: ExecutionByID :one
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models FROM executions WHERE id = $1
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions WHERE id = $1
 `
 
 func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error) {
@@ -47,6 +47,8 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 		&i.ForkFromPrompt,
 		&i.ReusePromptIds,
 		&i.Models,
+		&i.FoldedAt,
+		&i.FoldedSeqs,
 	)
 	return i, err
 }
@@ -76,7 +78,7 @@ UPDATE executions e
         SELECT found.id FROM (SELECT l.id FROM lost l UNION ALL SELECT w.id FROM waiting w) found
          ORDER BY found.id
          LIMIT $3)
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
 `
 
 type ExecutionClaimParams struct {
@@ -135,6 +137,8 @@ func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) 
 			&i.ForkFromPrompt,
 			&i.ReusePromptIds,
 			&i.Models,
+			&i.FoldedAt,
+			&i.FoldedSeqs,
 		); err != nil {
 			return nil, err
 		}
@@ -155,7 +159,7 @@ UPDATE executions e
        claims = e.claims + 1,
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = $3 AND e.status = 'queued'
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
 `
 
 type ExecutionClaimQueuedParams struct {
@@ -204,6 +208,8 @@ func (q *Queries) ExecutionClaimQueued(ctx context.Context, arg ExecutionClaimQu
 			&i.ForkFromPrompt,
 			&i.ReusePromptIds,
 			&i.Models,
+			&i.FoldedAt,
+			&i.FoldedSeqs,
 		); err != nil {
 			return nil, err
 		}
@@ -238,6 +244,74 @@ func (q *Queries) ExecutionDelete(ctx context.Context, id int64) (int64, error) 
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const executionFold = `-- name: ExecutionFold :one
+WITH due AS MATERIALIZED (
+    SELECT e.id FROM executions e WHERE e.id = $1 AND e.finished_at IS NOT NULL AND e.folded_at IS NULL FOR NO KEY UPDATE
+), spoken AS (
+    SELECT (ev.event_data ->> 'promptId')::bigint AS prompt_id,
+           (ev.event_data ->> 'attempt')::integer AS attempt,
+           string_agg(ev.event_data ->> 'text', '' ORDER BY ev.seq) AS spoken
+      FROM events ev
+     WHERE ev.execution_id = $1 AND ev.event_type = 'prompt-delta'
+     GROUP BY 1, 2
+), foldable AS (
+    SELECT s.prompt_id, s.attempt
+      FROM spoken s
+      JOIN prompt_results r ON r.execution_id = $1 AND r.prompt_id = s.prompt_id
+     WHERE s.attempt < r.attempt OR r.output = s.spoken
+), folded AS (
+    DELETE FROM events ev
+     USING due, foldable f
+     WHERE ev.execution_id = $1 AND ev.event_type = 'prompt-delta'
+       AND (ev.event_data ->> 'promptId')::bigint = f.prompt_id
+       AND (ev.event_data ->> 'attempt')::integer = f.attempt
+    RETURNING ev.seq
+), islands AS (
+    SELECT min(n.seq) AS first_seq, max(n.seq) AS last_seq
+      FROM (SELECT f.seq, f.seq - row_number() OVER (ORDER BY f.seq) AS island FROM folded f) n
+     GROUP BY n.island
+), noted AS (
+    UPDATE executions e
+       SET folded_at = clock_timestamp(),
+           folded_seqs = (SELECT array_agg(b.bound ORDER BY b.bound)
+                            FROM islands i CROSS JOIN LATERAL unnest(ARRAY[i.first_seq, i.last_seq]) AS b (bound))
+      FROM due
+     WHERE e.id = due.id
+)
+SELECT count(*) FROM folded
+`
+
+// ExecutionFold deletes the text deltas of a finished execution and notes which
+// events they were; it answers how many. The deltas of a void attempt go, for
+// nobody reads them; those of the newest attempt go only when the prompt's
+// result holds exactly their text, so that no text is ever lost.
+func (q *Queries) ExecutionFold(ctx context.Context, id int64) (int64, error) {
+	row := q.db.QueryRow(ctx, executionFold, id)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const executionFoldLag = `-- name: ExecutionFoldLag :one
+SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(e.finished_at)), 0)::double precision AS seconds
+  FROM executions e
+ WHERE e.finished_at < clock_timestamp() - $1::interval AND e.folded_at IS NULL
+`
+
+type ExecutionFoldLagRow struct {
+	Waiting int64
+	Seconds float64
+}
+
+// ExecutionFoldLag answers how many executions wait to be folded and how many
+// seconds ago the oldest of them finished.
+func (q *Queries) ExecutionFoldLag(ctx context.Context, age time.Duration) (ExecutionFoldLagRow, error) {
+	row := q.db.QueryRow(ctx, executionFoldLag, age)
+	var i ExecutionFoldLagRow
+	err := row.Scan(&i.Waiting, &i.Seconds)
+	return i, err
 }
 
 const executionInsert = `-- name: ExecutionInsert :one
@@ -311,7 +385,7 @@ func (q *Queries) ExecutionLineageSet(ctx context.Context, arg ExecutionLineageS
 }
 
 const executionList = `-- name: ExecutionList :many
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models FROM executions
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
@@ -383,6 +457,8 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 			&i.ForkFromPrompt,
 			&i.ReusePromptIds,
 			&i.Models,
+			&i.FoldedAt,
+			&i.FoldedSeqs,
 		); err != nil {
 			return nil, err
 		}
@@ -477,6 +553,36 @@ func (q *Queries) ExecutionRequestCancel(ctx context.Context, id int64) (Executi
 	return i, err
 }
 
+const executionsByStatus = `-- name: ExecutionsByStatus :many
+SELECT status::text AS status, count(*) AS total FROM executions GROUP BY status
+`
+
+type ExecutionsByStatusRow struct {
+	Status string
+	Total  int64
+}
+
+// ExecutionsByStatus counts the executions in every state.
+func (q *Queries) ExecutionsByStatus(ctx context.Context) ([]ExecutionsByStatusRow, error) {
+	rows, err := q.db.Query(ctx, executionsByStatus)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ExecutionsByStatusRow
+	for rows.Next() {
+		var i ExecutionsByStatusRow
+		if err := rows.Scan(&i.Status, &i.Total); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const executionsToCancel = `-- name: ExecutionsToCancel :many
 SELECT id FROM executions
  WHERE status IN ('running', 'waiting') AND lease_owner = $1::text AND cancel_requested_at IS NOT NULL
@@ -485,6 +591,40 @@ SELECT id FROM executions
 // ExecutionsToCancel answers which executions of an owner are to be cancelled.
 func (q *Queries) ExecutionsToCancel(ctx context.Context, owner string) ([]int64, error) {
 	rows, err := q.db.Query(ctx, executionsToCancel, owner)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const executionsUnfolded = `-- name: ExecutionsUnfolded :many
+SELECT id FROM executions
+ WHERE finished_at < clock_timestamp() - $1::interval AND folded_at IS NULL
+ ORDER BY finished_at
+ LIMIT $2
+`
+
+type ExecutionsUnfoldedParams struct {
+	Age     time.Duration
+	MaxRows int32
+}
+
+// ExecutionsUnfolded answers executions that finished longer ago than an age
+// and whose text deltas are still there, oldest first.
+func (q *Queries) ExecutionsUnfolded(ctx context.Context, arg ExecutionsUnfoldedParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, executionsUnfolded, arg.Age, arg.MaxRows)
 	if err != nil {
 		return nil, err
 	}

@@ -148,6 +148,8 @@ type Execution struct {
 	ForkFromPrompt    *string
 	ReusePromptIds    []int64
 	Models            []byte
+	FoldedAt          *time.Time
+	FoldedSeqs        []int64
 }
 
 type PromptResult struct {

@@ -251,8 +251,8 @@ func (b *Broker) refresh(ctx context.Context) error {
 
 // Subscribe opens a cursor on the log of an execution, behind the event with
 // the given seq; 0 is the beginning. It answers ErrNotFound for an execution
-// that does not exist, ErrFutureCursor for a seq that is not stored yet, and
-// ErrClosed while the broker drains.
+// that does not exist, ErrFutureCursor for a seq that is not stored yet, ErrGone
+// for events that retention has removed, and ErrClosed while the broker drains.
 func (b *Broker) Subscribe(ctx context.Context, execution, after int64) (*Subscription, error) {
 	heads, err := b.store.Heads(ctx, []int64{execution})
 	if err != nil {
@@ -264,6 +264,9 @@ func (b *Broker) Subscribe(ctx context.Context, execution, after int64) (*Subscr
 	}
 	if after > head.LastSeq {
 		return nil, fmt.Errorf("subscribe to execution %d after %d, its newest event is %d: %w", execution, after, head.LastSeq, ErrFutureCursor)
+	}
+	if head.Removed && after < head.LastSeq {
+		return nil, fmt.Errorf("subscribe to execution %d after %d: %w", execution, after, ErrGone)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -102,5 +102,20 @@ type Record struct {
 // Head tells how far the log of an execution reaches.
 type Head struct {
 	LastSeq  int64
-	Finished bool // the terminal event is stored
+	Finished bool       // the terminal event is stored
+	Removed  bool       // retention has removed the events, or is about to
+	Folded   []SeqRange // text deltas that were folded away, in order
+}
+
+// SeqRange is a range of seqs, both ends included.
+type SeqRange struct{ First, Last int64 }
+
+// Missing tells whether every event of a range was folded away.
+func (h Head) Missing(r SeqRange) bool {
+	for _, f := range h.Folded {
+		if f.First <= r.First && r.First <= f.Last {
+			return r.Last <= f.Last
+		}
+	}
+	return false
 }

@@ -45,6 +45,17 @@ const (
 	frameEnd   = "\n\n"
 	frameBytes = len("id: \nevent: \ndata: "+frameEnd) + 20 // without type and data
 )
+// newFoldFrame encodes the note that events were folded away. It is a comment,
+// which a client of the standard passes over, and has no id.
+func newFoldFrame(r SeqRange) Frame {
+	wire := strconv.AppendInt([]byte(": folded "), r.First, 10)
+	wire = strconv.AppendInt(append(wire, '-'), r.Last, 10)
+	return Frame{Seq: r.Last, wire: append(wire, "\n\n"...)}
+}
+
+// Folded tells whether the frame is no event but the note that events up to
+// Seq were folded away.
+func (f Frame) Folded() bool { return f.Type == "" }
 
 // ErrBadCursor says that a cursor is not a seq.
 var ErrBadCursor = errors.New("a cursor is a whole number from 0 on, the id of the last event that was received")

@@ -50,21 +50,35 @@ func (s *Subscription) Poll(ctx context.Context) ([]Frame, <-chan struct{}, erro
 }
 
 // page reads from the store. The topic knows of more events, so an empty page
-// or a page that starts later than the cursor means that events are gone.
+// means that events are gone, and so does a hole that is no fold.
 func (s *Subscription) page(ctx context.Context) ([]Frame, error) {
 	records, err := s.broker.store.Events(ctx, s.execution, s.cursor, s.broker.cfg.PageRows)
 	if err != nil {
 		return nil, fmt.Errorf("read events of execution %d after %d: %w", s.execution, s.cursor, err)
 	}
-	frames := make([]Frame, len(records))
-	for i, r := range records {
-		if r.Seq != s.cursor+int64(i)+1 {
-			return nil, fmt.Errorf("read events of execution %d after %d: %w", s.execution, s.cursor, ErrGone)
-		}
-		frames[i] = NewFrame(r.Seq, r.Type, r.Data)
-	}
-	if len(frames) == 0 {
+	if len(records) == 0 {
 		return nil, fmt.Errorf("read events of execution %d after %d: %w", s.execution, s.cursor, ErrGone)
+	}
+	frames := make([]Frame, 0, len(records))
+	at := s.cursor
+	var head Head // read at the first hole
+	for _, r := range records {
+		if r.Seq != at+1 {
+			if head.LastSeq == 0 {
+				heads, err := s.broker.store.Heads(ctx, []int64{s.execution})
+				if err != nil {
+					return nil, fmt.Errorf("read what was folded of execution %d: %w", s.execution, err)
+				}
+				head = heads[s.execution]
+			}
+			hole := SeqRange{at + 1, r.Seq - 1}
+			if !head.Missing(hole) {
+				return nil, fmt.Errorf("read events of execution %d after %d: %w", s.execution, at, ErrGone)
+			}
+			frames = append(frames, newFoldFrame(hole))
+		}
+		frames = append(frames, NewFrame(r.Seq, r.Type, r.Data))
+		at = r.Seq
 	}
 	return frames, nil
 }

@@ -62,6 +62,7 @@ type Execution struct {
 	CreatedAt    time.Time
 	StartedAt    *time.Time
 	FinishedAt   *time.Time
+	FoldedAt     *time.Time // when the text deltas of the log were folded away; nil when they are there
 
 	Lineage // zero unless it is a retry or a fork
 

@@ -34,6 +34,15 @@ type excerpt struct {
 	after     int64
 	upto      int64 // the newest event when the request came
 	types     []events.Type
+	head      events.Head // tells which events were folded away
+}
+
+// eventPage is a page of a log.
+type eventPage struct {
+	list[eventEntry]
+	// FoldedRanges are the events of the whole log whose text deltas were folded
+	// away, first and last of each range; absent where none was.
+	FoldedRanges [][2]int64 `json:"foldedRanges,omitempty"`
 }
 
 // listEvents is GET /api/v1/executions/{id}/events: a page as JSON, or, as the
@@ -63,6 +72,9 @@ func (s *Server) listEvents(c echo.Context) error {
 	if x.upto = ex.LastSeq; x.after > x.upto {
 		return fmt.Errorf("events of execution %d after %d of %d: %w", id, x.after, x.upto, events.ErrFutureCursor)
 	}
+	if x.head, err = s.logHead(ctx, x); err != nil {
+		return err
+	}
 	if err := s.present(ctx, x); err != nil {
 		return err
 	}
@@ -82,11 +94,35 @@ func (s *Server) listEvents(c echo.Context) error {
 	for i, r := range records {
 		items[i] = eventEntry{r.Seq, r.Type, r.Data}
 	}
-	return c.JSON(http.StatusOK, page(items, limit, func(e eventEntry) int64 { return e.ID }))
+	if x.head, err = s.logHead(ctx, x); err != nil { // what vanished meanwhile is no empty page
+		return err
+	}
+	answer := eventPage{list: page(items, limit, func(e eventEntry) int64 { return e.ID })}
+	for _, r := range x.head.Folded {
+		answer.FoldedRanges = append(answer.FoldedRanges, [2]int64{r.First, r.Last})
+	}
+	return c.JSON(http.StatusOK, answer)
 }
 
-// present answers events.ErrGone when the first event that is asked for has
-// been removed. A filter would hide that.
+// logHead answers what is known of a log, or events.ErrGone when retention has
+// removed it and something of it is asked for.
+func (s *Server) logHead(ctx context.Context, x excerpt) (events.Head, error) {
+	heads, err := s.cfg.Store.Heads(ctx, []int64{x.execution})
+	if err != nil {
+		return events.Head{}, err
+	}
+	head, found := heads[x.execution]
+	if !found {
+		return head, fmt.Errorf("events of execution %d: %w", x.execution, events.ErrNotFound)
+	}
+	if head.Removed && x.after < x.upto {
+		return head, fmt.Errorf("events of execution %d after %d: %w", x.execution, x.after, events.ErrGone)
+	}
+	return head, nil
+}
+
+// present answers events.ErrGone when the first event that is asked for is
+// missing and was not folded away. A filter would hide that.
 func (s *Server) present(ctx context.Context, x excerpt) error {
 	if x.after == x.upto {
 		return nil
@@ -95,7 +131,7 @@ func (s *Server) present(ctx context.Context, x excerpt) error {
 	if err != nil {
 		return err
 	}
-	if len(first) == 0 || first[0].Seq != x.after+1 {
+	if len(first) == 0 || first[0].Seq != x.after+1 && !x.head.Missing(events.SeqRange{First: x.after + 1, Last: first[0].Seq - 1}) {
 		return fmt.Errorf("events of execution %d after %d: %w", x.execution, x.after, events.ErrGone)
 	}
 	return nil
@@ -142,6 +178,7 @@ func (s *Server) download(c echo.Context, x excerpt, media, extension string, op
 	}
 	ctx := c.Request().Context()
 	enc := open(newResponseWriter(res, rc, s.cfg.StreamWrite))
+	begin := x
 	for {
 		records, err := s.records(ctx, x, downloadRows)
 		if err != nil {
@@ -150,7 +187,9 @@ func (s *Server) download(c echo.Context, x excerpt, media, extension string, op
 		}
 		for _, r := range records {
 			if x.types == nil && r.Seq != x.after+1 {
-				return fmt.Errorf("%w: event %d of execution %d is missing", errAborted, x.after+1, x.execution)
+				if err := s.explained(ctx, &x, r.Seq); err != nil {
+					return errors.Join(errAborted, err)
+				}
 			}
 			x.after = r.Seq
 			if err := enc.encode(r); err != nil {
@@ -161,9 +200,29 @@ func (s *Server) download(c echo.Context, x excerpt, media, extension string, op
 			return errors.Join(errAborted, err)
 		}
 		if len(records) < downloadRows {
+			if _, err := s.logHead(ctx, begin); err != nil { // the log may have vanished under the download
+				return errors.Join(errAborted, err)
+			}
 			return nil
 		}
 	}
+}
+
+// explained tells whether the events between the last one and the next one were
+// folded away, perhaps since the download began.
+func (s *Server) explained(ctx context.Context, x *excerpt, next int64) error {
+	hole := events.SeqRange{First: x.after + 1, Last: next - 1}
+	if x.head.Missing(hole) {
+		return nil
+	}
+	var err error
+	if x.head, err = s.logHead(ctx, *x); err != nil {
+		return err
+	}
+	if !x.head.Missing(hole) {
+		return fmt.Errorf("event %d of execution %d is missing", hole.First, x.execution)
+	}
+	return nil
 }
 
 // ndjson writes one line per event: {"id": 7, "event": "prompt-start", "data": {…}}.

@@ -44,6 +44,8 @@ type executionDetail struct {
 	executionSummary
 	CancelRequested bool            `json:"cancelRequested"`
 	ReusedTokens    int64           `json:"reusedTokens"` // paid by other executions
+	EventsRemoved   bool            `json:"eventsRemoved"` // by retention
+	FoldedAt        *time.Time      `json:"foldedAt"`      // when the text deltas were folded away
 	Inputs          json.RawMessage `json:"inputs"`
 	Limits          limits          `json:"limits"`
 	Prompts         []promptView    `json:"prompts"`
@@ -121,7 +123,7 @@ func summaryOf(ex executor.Execution) executionSummary {
 // the document. While it runs, its usage is the sum over the prompts so far.
 func detailOf(ex executor.Execution, v *chain.Version, states []events.PromptState) executionDetail {
 	d := executionDetail{
-		executionSummary: summaryOf(ex), CancelRequested: ex.CancelRequested && !ex.Status.Final(),
+		executionSummary: summaryOf(ex), CancelRequested: ex.CancelRequested && !ex.Status.Final(), FoldedAt: utc(ex.FoldedAt),
 		Inputs: ex.Inputs, Limits: limitsOf(ex.Limits), Prompts: []promptView{},
 	}
 	if d.Inputs == nil {
@@ -268,7 +270,13 @@ func (s *Server) sendExecution(c echo.Context, status int, id int64) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(status, detailOf(ex, version, states[id]))
+	heads, err := s.cfg.Store.Heads(ctx, []int64{id})
+	if err != nil {
+		return err
+	}
+	detail := detailOf(ex, version, states[id])
+	detail.EventsRemoved = heads[id].Removed
+	return c.JSON(status, detail)
 }
 
 func (s *Server) cancel(c echo.Context) error {

@@ -80,7 +80,9 @@ func (l *loop) run(ctx context.Context) ending {
 			if _, err := l.out.Write(f.Wire()); err != nil {
 				return endingOf(err)
 			}
-			l.delivered++
+			if !f.Folded() {
+				l.delivered++
+			}
 			wrote = true
 		}
 		var wake <-chan struct{}

@@ -56,9 +56,11 @@ type ExecutionStore interface {
 	DeleteExecution(ctx context.Context, id int64) error
 }
 
-// EventStore reads pages of logs. Both methods answer up to limit events after
-// a seq, in order.
+// EventStore reads pages of logs. Events and EventsOfTypes answer up to limit
+// events after a seq, in order.
 type EventStore interface {
+	// Heads answers how far logs reach and what is missing of them.
+	Heads(ctx context.Context, executions []int64) (map[int64]events.Head, error)
 	Events(ctx context.Context, execution, after int64, limit int) ([]events.Record, error)
 	EventsOfTypes(ctx context.Context, execution, after int64, types []events.Type, limit int) ([]events.Record, error)
 }

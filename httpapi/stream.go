@@ -81,6 +81,9 @@ type view struct {
 
 // shows tells whether an event passes. The terminal event always does.
 func (v view) shows(t events.Type) bool {
+	if t == "" { // a note that text deltas were folded away
+		t = events.TypePromptDelta
+	}
 	if t.Terminal() {
 		return true
 	}

@@ -21,6 +21,11 @@ func (s *Store) AppendEvents(ctx context.Context, appends []events.Append) (map[
 		return nil, err
 	}
 	ids, err := s.log.EventAppend(ctx, params)
+	if noPartition(err) {
+		if err = s.log.EventPartitionCover(ctx, params.ExecutionIds); err == nil {
+			ids, err = s.log.EventAppend(ctx, params)
+		}
+	}
 	if err != nil {
 		if err = translate(err); errors.Is(err, events.ErrUnavailable) {
 			return nil, events.Transient(err)
@@ -153,7 +158,7 @@ func (s *Store) Heads(ctx context.Context, executions []int64) (map[int64]events
 	}
 	heads := make(map[int64]events.Head, len(rows))
 	for _, r := range rows {
-		heads[r.ID] = events.Head{LastSeq: r.LastSeq, Finished: r.Finished}
+		heads[r.ID] = events.Head{LastSeq: r.LastSeq, Finished: r.Finished, Removed: r.Removed, Folded: seqRanges(r.FoldedSeqs)}
 	}
 	return heads, nil
 }
@@ -169,14 +174,4 @@ func (s *Store) Tails(ctx context.Context, execution int64) ([]events.Tail, erro
 		tails[i] = events.Tail{Stream: r.StreamID, Seq: r.Seq, ID: r.EventID, Time: r.CreatedAt}
 	}
 	return tails, nil
-}
-
-// EnsurePartitions makes the log's partitions for the next ahead executions and
-// answers how many were made.
-func (s *Store) EnsurePartitions(ctx context.Context, ahead int64) (int, error) {
-	made, err := s.queries.EventPartitionsEnsure(ctx, ahead)
-	if err != nil {
-		return 0, fmt.Errorf("make partitions of the log: %w", translate(err))
-	}
-	return int(made), nil
 }

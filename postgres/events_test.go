@@ -223,21 +223,3 @@ func TestUnreachableDatabase(t *testing.T) {
 		t.Errorf("append on a broken connection: %v", err)
 	}
 }
-
-func TestPartitionsAreMadeAhead(t *testing.T) {
-	t.Parallel()
-	s, url := open(t)
-	const children = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass ORDER BY 1"
-	before := list(t, url, children)
-	made, err := s.EnsurePartitions(t.Context(), 300_000)
-	if err != nil || made != 2 {
-		t.Fatalf("made %d, %v", made, err)
-	}
-	if made, err := s.EnsurePartitions(t.Context(), 300_000); err != nil || made != 0 {
-		t.Errorf("again: made %d, %v", made, err)
-	}
-	want := append(before, "events_p000000200000", "events_p000000300000")
-	if diff := cmp.Diff(want, list(t, url, children)); diff != "" {
-		t.Error(diff)
-	}
-}

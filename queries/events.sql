@@ -132,10 +132,12 @@ SELECT seq, event_id, parent_id, stream_id, event_type::text AS event_type, even
  LIMIT @max_rows;
 
 -- name: EventHeads :many
--- EventHeads answers how far the logs of executions reach.
-SELECT id, last_seq, (finished_at IS NOT NULL)::boolean AS finished
-  FROM executions
- WHERE id = ANY(@execution_ids::bigint[]);
+-- EventHeads answers how far the logs of executions reach, which of their
+-- events were folded away and whether retention has removed them all.
+SELECT e.id, e.last_seq, (e.finished_at IS NOT NULL)::boolean AS finished, e.folded_seqs,
+       EXISTS (SELECT FROM events_removed r WHERE r.lower_id <= e.id AND r.upper_id > e.id)::boolean AS removed
+  FROM executions e
+ WHERE e.id = ANY(@execution_ids::bigint[]);
 
 -- name: EventTails :many
 -- EventTails answers the newest event of every stream of an execution, for a
@@ -152,3 +154,55 @@ DELETE FROM events WHERE execution_id = @execution_id;
 -- name: EventPartitionsEnsure :one
 -- EventPartitionsEnsure makes the partitions for the next execution ids.
 SELECT events_ensure_partitions(@ahead::bigint) AS made;
+
+-- name: EventPartitionCover :exec
+-- EventPartitionCover makes the partitions that hold the events of executions,
+-- where they are missing.
+SELECT events_cover(x.id, events_partition_size()) FROM unnest(@execution_ids::bigint[]) AS x (id);
+
+-- name: EventPartitionsExpired :many
+-- EventPartitionsExpired answers the partitions all of whose executions have
+-- finished longer ago than an age. Behind each one an execution was made that
+-- long ago too, so that nobody still writes a first event into it. The newest
+-- execution of a partition is looked at first: it decides most often, and
+-- at once.
+SELECT p.name::text AS name, p.lower_id::bigint AS lower_id, p.upper_id::bigint AS upper_id
+  FROM events_partitions() p
+ WHERE NOT p.detach_pending
+   AND EXISTS (SELECT FROM executions e WHERE e.id >= p.upper_id AND e.created_at < clock_timestamp() - @age::interval)
+   AND coalesce((SELECT e.finished_at < clock_timestamp() - @age::interval FROM executions e
+                  WHERE e.id >= p.lower_id AND e.id < p.upper_id ORDER BY e.id DESC LIMIT 1), true) IS TRUE
+   AND NOT EXISTS (SELECT FROM executions e
+                    WHERE e.id >= p.lower_id AND e.id < p.upper_id
+                      AND (e.finished_at IS NULL OR e.finished_at >= clock_timestamp() - @age::interval))
+ ORDER BY p.lower_id;
+
+-- name: EventRemovedInsert :exec
+-- EventRemovedInsert notes that a partition is about to go.
+INSERT INTO events_removed (lower_id, upper_id, partition_name) VALUES (@lower_id, @upper_id, @partition_name)
+ON CONFLICT (lower_id) DO UPDATE SET upper_id = excluded.upper_id, partition_name = excluded.partition_name;
+
+-- name: EventPartitionsPending :many
+-- EventPartitionsPending answers partitions whose removal was begun and has not
+-- ended: those whose detaching waits for somebody, those that were noted only,
+-- and tables that are detached and still there.
+SELECT r.partition_name, coalesce(p.name IS NOT NULL, false)::boolean AS attached, coalesce(p.detach_pending, false)::boolean AS pending
+  FROM events_removed r
+  LEFT JOIN events_partitions() p ON p.name = r.partition_name
+ WHERE to_regclass(quote_ident(r.partition_name)) IS NOT NULL
+ ORDER BY pending DESC, r.lower_id;
+
+-- name: EventPartitionSizes :many
+-- EventPartitionSizes answers the partitions of the log, oldest first, with the
+-- bytes that they take on the disk.
+SELECT p.name::text AS name, p.lower_id::bigint AS lower_id, p.upper_id::bigint AS upper_id, p.detach_pending::boolean AS detach_pending,
+       pg_total_relation_size(p.oid)::bigint AS bytes
+  FROM events_partitions() p
+ ORDER BY p.lower_id;
+
+-- name: EventBounds :one
+-- EventBounds answers when the oldest and the newest execution with events
+-- began, 1970 when there are none, and the id of the newest execution.
+SELECT coalesce((SELECT ev.created_at FROM events ev ORDER BY ev.execution_id, ev.seq LIMIT 1), 'epoch')::timestamptz AS oldest,
+       coalesce((SELECT ev.created_at FROM events ev ORDER BY ev.execution_id DESC, ev.seq DESC LIMIT 1), 'epoch')::timestamptz AS newest,
+       coalesce((SELECT max(e.id) FROM executions e), 0)::bigint AS newest_id;

@@ -113,3 +113,62 @@ UPDATE executions
        reuse_prompt_ids = @reuse_prompt_ids,
        models = sqlc.narg('models')
  WHERE id = @id;
+
+-- name: ExecutionsUnfolded :many
+-- ExecutionsUnfolded answers executions that finished longer ago than an age
+-- and whose text deltas are still there, oldest first.
+SELECT id FROM executions
+ WHERE finished_at < clock_timestamp() - @age::interval AND folded_at IS NULL
+ ORDER BY finished_at
+ LIMIT @max_rows;
+
+-- name: ExecutionFold :one
+-- ExecutionFold deletes the text deltas of a finished execution and notes which
+-- events they were; it answers how many. The deltas of a void attempt go, for
+-- nobody reads them; those of the newest attempt go only when the prompt's
+-- result holds exactly their text, so that no text is ever lost.
+WITH due AS MATERIALIZED (
+    SELECT e.id FROM executions e WHERE e.id = @id AND e.finished_at IS NOT NULL AND e.folded_at IS NULL FOR NO KEY UPDATE
+), spoken AS (
+    SELECT (ev.event_data ->> 'promptId')::bigint AS prompt_id,
+           (ev.event_data ->> 'attempt')::integer AS attempt,
+           string_agg(ev.event_data ->> 'text', '' ORDER BY ev.seq) AS spoken
+      FROM events ev
+     WHERE ev.execution_id = @id AND ev.event_type = 'prompt-delta'
+     GROUP BY 1, 2
+), foldable AS (
+    SELECT s.prompt_id, s.attempt
+      FROM spoken s
+      JOIN prompt_results r ON r.execution_id = @id AND r.prompt_id = s.prompt_id
+     WHERE s.attempt < r.attempt OR r.output = s.spoken
+), folded AS (
+    DELETE FROM events ev
+     USING due, foldable f
+     WHERE ev.execution_id = @id AND ev.event_type = 'prompt-delta'
+       AND (ev.event_data ->> 'promptId')::bigint = f.prompt_id
+       AND (ev.event_data ->> 'attempt')::integer = f.attempt
+    RETURNING ev.seq
+), islands AS (
+    SELECT min(n.seq) AS first_seq, max(n.seq) AS last_seq
+      FROM (SELECT f.seq, f.seq - row_number() OVER (ORDER BY f.seq) AS island FROM folded f) n
+     GROUP BY n.island
+), noted AS (
+    UPDATE executions e
+       SET folded_at = clock_timestamp(),
+           folded_seqs = (SELECT array_agg(b.bound ORDER BY b.bound)
+                            FROM islands i CROSS JOIN LATERAL unnest(ARRAY[i.first_seq, i.last_seq]) AS b (bound))
+      FROM due
+     WHERE e.id = due.id
+)
+SELECT count(*) FROM folded;
+
+-- name: ExecutionsByStatus :many
+-- ExecutionsByStatus counts the executions in every state.
+SELECT status::text AS status, count(*) AS total FROM executions GROUP BY status;
+
+-- name: ExecutionFoldLag :one
+-- ExecutionFoldLag answers how many executions wait to be folded and how many
+-- seconds ago the oldest of them finished.
+SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(e.finished_at)), 0)::double precision AS seconds
+  FROM executions e
+ WHERE e.finished_at < clock_timestamp() - @age::interval AND e.folded_at IS NULL;

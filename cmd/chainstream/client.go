@@ -78,7 +78,9 @@ type execution struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	} `json:"error"`
-	Inputs json.RawMessage `json:"inputs"`
+	Inputs        json.RawMessage `json:"inputs"`
+	EventsRemoved bool            `json:"eventsRemoved"`
+	FoldedAt      *time.Time      `json:"foldedAt"`
 }
 
 // States that an execution ends in.

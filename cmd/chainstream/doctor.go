@@ -23,6 +23,7 @@ import (
 // doctorCommand is chainstream doctor.
 type doctorCommand struct {
 	databaseFlags
+	retentionFlags
 	clientFlags
 }
 
@@ -43,6 +44,7 @@ type finding struct {
 	Check   string `json:"check"`
 	Verdict string `json:"verdict"`
 	Detail  string `json:"detail"`
+	Data    any    `json:"data,omitempty"` // the figures, for programs
 }
 
 // examination gathers findings.
@@ -214,7 +216,7 @@ func (e *examination) schema(ctx context.Context, d *database) {
 		e.add("database", verdictMissing, "%s", databaseError(err, d.where))
 		return
 	}
-	store.Close()
+	defer store.Close()
 	e.add("database", verdictOK, "%s can be reached", d.where)
 	current, newest, err := postgres.SchemaVersion(ctx, d.url)
 	switch {
@@ -226,6 +228,7 @@ func (e *examination) schema(ctx context.Context, d *database) {
 		e.add("schema", verdictNote, "version %d of %d; chainstream serve brings it up to date, as does chainstream migrate up", current, newest)
 	default:
 		e.add("schema", verdictOK, "version %d", current)
+		e.eventLog(ctx, store, d.where)
 	}
 }
 

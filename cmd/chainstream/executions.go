@@ -108,6 +108,15 @@ func (c *executionsShowCommand) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
+	if ex.EventsRemoved {
+		if err := a.printf("its events have been removed by the retention policy; what follows is what it resulted in\n"); err != nil {
+			return err
+		}
+	} else if ex.FoldedAt != nil {
+		if err := a.printf("its text deltas were folded away; the text is in the results\n"); err != nil {
+			return err
+		}
+	}
 	t := a.table("POSITION", "PROMPT", "STATUS", "ATTEMPT", "DURATION", "MODEL")
 	for _, p := range ex.Prompts {
 		duration := ""

@@ -26,6 +26,7 @@ import (
 // serverFlags configure a server, whether it serves for long or runs one chain.
 type serverFlags struct {
 	databaseFlags
+	retentionFlags
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
 	MaxQueued       int           `help:"Waiting executions before new ones are refused." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
@@ -47,7 +48,7 @@ func (f serverFlags) Validate() error {
 	case f.OfflinePace < 0, f.ShutdownTimeout < 0:
 		return errors.New("--offline-pace and --shutdown-timeout must not be negative")
 	}
-	return nil
+	return f.retentionFlags.validate()
 }
 
 // server is a running Chainstream: everything from the database to the
@@ -160,36 +161,6 @@ func (s *server) wire(registry *llm.Registry) error {
 
 // url is where the server answers.
 func (s *server) url() string { return "http://" + s.listener.Addr().String() }
-
-// Upkeep of the database.
-const (
-	partitionsAhead = 200_000 // executions whose part of the log is made beforehand
-	partitionsEvery = time.Minute
-	keysEvery       = time.Hour
-)
-
-// upkeep makes partitions of the log ahead of time and forgets old idempotency
-// keys. What fails is tried again at the next turn.
-func (s *server) upkeep(ctx context.Context) {
-	partitions := time.NewTicker(partitionsEvery)
-	defer partitions.Stop()
-	keys := time.NewTicker(keysEvery)
-	defer keys.Stop()
-	for {
-		var err error
-		select {
-		case <-partitions.C:
-			_, err = s.store.EnsurePartitions(ctx, partitionsAhead)
-		case <-keys.C:
-			_, err = s.store.ExpireKeys(ctx)
-		case <-ctx.Done():
-			return
-		}
-		if err != nil && ctx.Err() == nil {
-			s.logger.WarnContext(ctx, "upkeep of the database failed, trying again later", "error", err)
-		}
-	}
-}
 
 // Bounds of the steps of a stop, beside the executions' own time.
 const (
