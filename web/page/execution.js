@@ -11,7 +11,7 @@ import { inputValues } from './form.js';
 import { cost, count, duration, lineageText } from './format.js';
 import { LogPane } from './log.js';
 import { Scrubber } from './scrubber.js';
-import { groups, initial, plan, reduce, tokens } from './reducer.js';
+import { groups, initial, plan, reduce, restore, tokens } from './reducer.js';
 import { StepsPane } from './steps.js';
 import { follow } from './stream.js';
 import { TextPane } from './text.js';
@@ -45,6 +45,7 @@ export function executionPage(view, id, query) {
   const stop = follow(id, {
     onEvent(event) {
       reduce(live, event);
+      if (live.ended && execution?.foldedAt) restore(live, execution, false);
       invalidate();
       // A hidden page draws no frames, but its title is seen.
       if (live.ended) showTitle();
@@ -81,6 +82,7 @@ export function executionPage(view, id, query) {
       }
       plan(live, prompts);
       scrubber.planned = prompts;
+      if (live.ended && execution.foldedAt) restore(live, execution, false);
     } catch (error) {
       // Without the plan the page still shows all that has happened.
       if (error.status === 404 && live.lastSeq === 0) fail(error);
@@ -91,6 +93,10 @@ export function executionPage(view, id, query) {
   function fail(error) {
     if (view.signal.aborted) return;
     stop();
+    if (error.code === 'events_gone') {
+      showRemoved();
+      return;
+    }
     view.title('Execution');
     if (live.lastSeq > 0) {
       notices.replaceChildren(errorPanel(error));
@@ -101,6 +107,20 @@ export function executionPage(view, id, query) {
     cancelAnimationFrame(frame);
     view.main.replaceChildren(h('div', { class: 'page' }, h('header', { class: 'page-header' }, h('h1', null, `Execution ${id}`))));
     view.main.firstChild.append(errorPanel(error, h('a', { class: 'button', href: '#/executions' }, 'All executions')));
+  }
+
+  // The log is gone; what the execution resulted in is not.
+  async function showRemoved() {
+    notices.replaceChildren(
+      h('p', { class: 'hint', role: 'status', data: { testid: 'events-removed' } }, 'The events of this execution were removed by the retention policy. Its results are kept and shown here.'),
+    );
+    try {
+      execution = await api.loadExecution(id, view.signal);
+      restore(live, execution, true);
+    } catch (error) {
+      if (!view.signal.aborted) notices.append(errorPanel(error));
+    }
+    invalidate();
   }
 
   function invalidate() {

@@ -83,6 +83,50 @@ export function fold(events, planned = []) {
   return state;
 }
 
+/**
+ * Fills in from the stored results what an ended log does not say any more:
+ * the text of prompts whose deltas were folded away and, when removed is true,
+ * everything.
+ */
+export function restore(state, execution, removed) {
+  if (removed) {
+    Object.assign(state, {
+      status: execution.status,
+      ended: true,
+      chain: execution.chainName,
+      chainVersion: execution.chainVersion,
+      totalPrompts: execution.totalPrompts,
+      startedAt: execution.startedAt ?? '',
+      finishedAt: execution.finishedAt ?? '',
+      duration: elapsedBetween(execution.startedAt, execution.finishedAt),
+      totalTokens: execution.usage?.totalTokens ?? null,
+      costUsd: execution.costUsd ?? null,
+      error: execution.error,
+    });
+  }
+  for (const stored of execution.prompts ?? []) {
+    const prompt = promptOf(state, stored.promptId);
+    if (removed) {
+      prompt.state = stored.status === 'pending' ? 'skipped' : stored.status;
+      Object.assign(prompt, {
+        name: stored.name,
+        position: stored.position,
+        model: stored.modelId,
+        attempt: stored.attempt,
+        duration: stored.durationMs,
+        inputTokens: stored.inputTokens,
+        outputTokens: stored.outputTokens,
+        error: stored.error,
+      });
+    }
+    if (removed || prompt.text.length < stored.output.length) {
+      prompt.text = stored.output;
+      prompt.truncated = false;
+    }
+  }
+  return state;
+}
+
 /** Prompts by position, then in the order in which they became known. */
 export function groups(state) {
   const byPosition = new Map();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { EVENT_TYPES, fold, groups, initial, plan, reduce, tokens } from '../page/reducer.js';
+import { EVENT_TYPES, fold, groups, initial, plan, reduce, restore, tokens } from '../page/reducer.js';
 
 const START = Date.parse('2026-01-01T00:00:00Z');
 
@@ -187,4 +187,25 @@ test('ten thousand deltas fold in well under a second of processor time', () => 
   const state = fold(events);
   assert.ok(process.cpuUsage(before).user < 1_000_000);
   assert.equal(state.prompts.get(1).text.length, 50_000);
+});
+
+test('a folded log gets the text of its prompts from the results', () => {
+  const events = [
+    { seq: 1, type: 'execution-start', data: { toolName: 'c', totalPrompts: 1 } },
+    { seq: 2, type: 'prompt-start', data: { promptId: 5, promptName: 'P', position: 1, modelId: 'm', attempt: 1 } },
+    { seq: 9, type: 'prompt-error', data: { promptId: 5, attempt: 1, error: 'x', code: 'x' } },
+    { seq: 10, type: 'execution-error', data: { error: 'x', code: 'x' } },
+  ];
+  const state = restore(fold(events), { prompts: [{ promptId: 5, output: 'half', status: 'failed' }] }, false);
+  assert.equal(state.prompts.get(5).text, 'half');
+  assert.equal(state.lastSeq, 10);
+});
+
+test('a removed log is shown by its results', () => {
+  const stored = { promptId: 5, name: 'P', position: 1, modelId: 'm', attempt: 1, status: 'completed', output: 'whole', durationMs: 7, inputTokens: 1, outputTokens: 2, error: null };
+  const state = restore(initial(), { status: 'completed', chainName: 'c', usage: { totalTokens: 3 }, error: null, prompts: [stored] }, true);
+  assert.equal(state.status, 'completed');
+  assert.equal(state.ended, true);
+  assert.equal(state.prompts.get(5).text, 'whole');
+  assert.equal(state.prompts.get(5).state, 'completed');
 });
