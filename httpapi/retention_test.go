@@ -9,25 +9,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/pgtest"
 )
-
-// alter changes the database behind the server's back.
-func (s *script) alter(url string, statements ...string) {
-	s.t.Helper()
-	conn, err := pgx.Connect(s.t.Context(), url)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(s.t.Context()) }()
-	for _, text := range statements {
-		if _, err := conn.Exec(s.t.Context(), text); err != nil {
-			s.t.Fatalf("%s: %v", text, err)
-		}
-	}
-}
 
 // A log that retention has removed is 410 in every form; the execution is not.
 func TestRemovedEvents(t *testing.T) {
@@ -39,7 +24,7 @@ func TestRemovedEvents(t *testing.T) {
 	if m := s.do(call{method: "GET", path: base}).want(http.StatusOK).object(); m["eventsRemoved"] != false {
 		t.Errorf("before: %v", m["eventsRemoved"])
 	}
-	s.alter(a.database, "INSERT INTO events_removed VALUES (0, 1000, 'events_p000000000000')", "ALTER TABLE events DETACH PARTITION events_p000000000000", "DROP TABLE events_p000000000000")
+	pgtest.Session(t, a.database)("INSERT INTO events_removed VALUES (0, 1000, 'events_p000000000000')", "ALTER TABLE events DETACH PARTITION events_p000000000000", "DROP TABLE events_p000000000000")
 	for _, path := range []string{s.path(), s.path() + "?after=3", base + "/events", base + "/events?after=2&type=progress"} {
 		s.do(call{method: "GET", path: path}).problem(http.StatusGone, "events_gone")
 	}
@@ -63,7 +48,7 @@ func TestFoldedEvents(t *testing.T) {
 	s.write(whole()...)
 	s.writer.Close() // and with it the ring, which has what was live
 	base := "/api/v1/executions/" + strconv.FormatInt(s.id, 10)
-	s.alter(a.database, "DELETE FROM events WHERE seq = 3", "UPDATE executions SET folded_at = now(), folded_seqs = '{3,3}'")
+	pgtest.Session(t, a.database)("DELETE FROM events WHERE seq = 3", "UPDATE executions SET folded_at = now(), folded_seqs = '{3,3}'")
 	left := s.table()
 	if len(left) != 6 {
 		t.Fatalf("%d events are left", len(left))

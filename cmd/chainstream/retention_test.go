@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/chainstream/chainstream/internal/pgtest"
 )
 
@@ -16,19 +14,7 @@ func TestRetentionIsTold(t *testing.T) {
 	url := pgtest.Database(t)
 	s := serve(t, nil, "--database-url", url, "--retention", "720h")
 	succeed(t, s.client(), "executions", "start", "hello", "--follow")
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(t.Context()) }()
-	run := func(statements ...string) {
-		t.Helper()
-		for _, text := range statements {
-			if _, err := conn.Exec(t.Context(), text); err != nil {
-				t.Fatalf("%s: %v", text, err)
-			}
-		}
-	}
+	run := pgtest.Session(t, url)
 	run("UPDATE executions SET finished_at = finished_at - interval '2 days'")
 	doctor := func(args ...string) string {
 		t.Helper()
