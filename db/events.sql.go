@@ -248,6 +248,63 @@ func (q *Queries) EventHeads(ctx context.Context, executionIds []int64) ([]Event
 	return items, nil
 }
 
+const eventNews = `-- name: EventNews :many
+SELECT e.id AS execution_id, e.last_seq, coalesce(v.seq, 0)::bigint AS seq,
+       coalesce(v.event_type::text, '')::text AS event_type, coalesce(v.event_data::text, '')::text AS event_data
+  FROM (SELECT unnest($1::bigint[]) AS id,
+               unnest($2::bigint[]) AS after_seq) c
+  JOIN executions e ON e.id = c.id AND e.last_seq > c.after_seq
+  LEFT JOIN LATERAL (
+        SELECT ev.seq, ev.event_type, ev.event_data FROM events ev
+         WHERE ev.execution_id = c.id AND ev.seq > c.after_seq
+         ORDER BY ev.seq
+         LIMIT $3) v ON true
+ ORDER BY e.id, v.seq
+`
+
+type EventNewsParams struct {
+	ExecutionIds []int64
+	AfterSeqs    []int64
+	MaxRows      int32
+}
+
+type EventNewsRow struct {
+	ExecutionID int64
+	LastSeq     int64
+	Seq         int64
+	EventType   string
+	EventData   string
+}
+
+// EventNews reads what stands behind cursors on several logs: of each log that
+// reaches further than its cursor the next events, in order, at most max_rows of
+// each. A log whose next events have been removed has one row with the seq 0.
+func (q *Queries) EventNews(ctx context.Context, arg EventNewsParams) ([]EventNewsRow, error) {
+	rows, err := q.db.Query(ctx, eventNews, arg.ExecutionIds, arg.AfterSeqs, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EventNewsRow
+	for rows.Next() {
+		var i EventNewsRow
+		if err := rows.Scan(
+			&i.ExecutionID,
+			&i.LastSeq,
+			&i.Seq,
+			&i.EventType,
+			&i.EventData,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const eventPage = `-- name: EventPage :many
 SELECT seq, event_id, parent_id, stream_id, event_type::text AS event_type, event_data::text AS event_data, lease_epoch, created_at
   FROM events

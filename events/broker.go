@@ -15,6 +15,15 @@ type ReadStore interface {
 	Events(ctx context.Context, execution, after int64, limit int) ([]Record, error)
 	// Heads answers how far the logs of executions reach; unknown ones are left out.
 	Heads(ctx context.Context, executions []int64) (map[int64]Head, error)
+	// News answers, by execution, what stands behind cursors on different logs:
+	// up to limit events of each, in order. Logs that reach no further than their
+	// cursor are left out.
+	News(ctx context.Context, cursors []Cursor, limit int) (map[int64]News, error)
+}
+
+// Announcer tells other processes that a log has grown. It does not block.
+type Announcer interface {
+	Grown(execution int64)
 }
 
 // BrokerConfig configures a Broker. The zero value of every field means its default.
@@ -22,7 +31,9 @@ type BrokerConfig struct {
 	RingFrames int           // recent frames kept per live execution; default 256
 	RingBytes  int           // and their bytes; default 64 KiB
 	PageRows   int           // rows read from the store at once; default 500
-	Poll       time.Duration // how often the heads of executions that other processes write are read; default 1 s
+	Poll       time.Duration // how often the logs that other processes write are read without a hint; default 1 s
+	Pause      time.Duration // least time from one such reading to the next; default 10 ms
+	Announcer  Announcer     // told of every append of this process; nil = nobody is
 	Logger     *slog.Logger  // default discards
 }
 
@@ -36,6 +47,8 @@ type Broker struct {
 
 	stop context.CancelFunc
 	wait sync.WaitGroup
+
+	hints hints
 
 	mu     sync.Mutex
 	topics map[int64]*topic
@@ -62,12 +75,14 @@ func NewBroker(store ReadStore, cfg BrokerConfig) *Broker {
 	cfg.RingBytes = cmp.Or(cfg.RingBytes, 64<<10)
 	cfg.PageRows = cmp.Or(cfg.PageRows, 500)
 	cfg.Poll = cmp.Or(cfg.Poll, time.Second)
+	cfg.Pause = cmp.Or(cfg.Pause, 10*time.Millisecond)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Broker{store: store, cfg: cfg, logger: cfg.Logger, stop: stop, topics: make(map[int64]*topic), drain: make(chan struct{})}
-	b.wait.Go(func() { b.poll(ctx) })
+	b.hints.wake = make(chan struct{}, 1)
+	b.wait.Go(func() { b.follow(ctx) })
 	return b
 }
 
@@ -135,12 +150,23 @@ func (b *Broker) detach(execution int64) {
 	}
 }
 
-// publish shows frames that have just been stored.
+// publish shows frames that this process has just stored.
 func (b *Broker) publish(execution int64, frames []Frame) {
+	if len(frames) == 0 {
+		return
+	}
+	b.show(execution, frames)
+	if b.cfg.Announcer != nil {
+		b.cfg.Announcer.Grown(execution)
+	}
+}
+
+// show puts frames that are stored into the ring of their execution.
+func (b *Broker) show(execution int64, frames []Frame) {
 	b.mu.Lock()
 	t := b.topics[execution]
 	b.mu.Unlock()
-	if t != nil && len(frames) > 0 {
+	if t != nil {
 		t.publish(frames, b.cfg.RingFrames, b.cfg.RingBytes)
 	}
 }
@@ -206,49 +232,6 @@ func (t *topic) after(cursor int64) (frames []Frame, more bool, wake <-chan stru
 	return nil, true, nil
 }
 
-// poll moves the heads of executions that other processes write.
-func (b *Broker) poll(ctx context.Context) {
-	tick := time.NewTicker(b.cfg.Poll)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		if err := b.refresh(ctx); err != nil && ctx.Err() == nil {
-			b.logger.WarnContext(ctx, "heads of remote executions not read, trying again", "error", err)
-		}
-	}
-}
-
-func (b *Broker) refresh(ctx context.Context) error {
-	b.mu.Lock()
-	var remote []int64
-	for id, t := range b.topics {
-		if t.subscribers > 0 && t.writers == 0 {
-			remote = append(remote, id)
-		}
-	}
-	b.mu.Unlock()
-	if len(remote) == 0 {
-		return nil
-	}
-	heads, err := b.store.Heads(ctx, remote)
-	if err != nil {
-		return err
-	}
-	for id, head := range heads {
-		b.mu.Lock()
-		t := b.topics[id]
-		b.mu.Unlock()
-		if t != nil {
-			t.advance(head.LastSeq)
-		}
-	}
-	return nil
-}
-
 // Subscribe opens a cursor on the log of an execution, behind the event with
 // the given seq; 0 is the beginning. It answers ErrNotFound for an execution
 // that does not exist, ErrFutureCursor for a seq that is not stored yet, ErrGone
@@ -275,5 +258,8 @@ func (b *Broker) Subscribe(ctx context.Context, execution, after int64) (*Subscr
 	}
 	t := b.topic(execution, head.LastSeq)
 	t.subscribers++
+	if t.subscribers == 1 && t.remote() && !head.Finished {
+		b.hints.add(execution) // what came in since its head was read was of no interest then
+	}
 	return &Subscription{broker: b, topic: t, execution: execution, cursor: after, ended: head.Finished && after == head.LastSeq}, nil
 }

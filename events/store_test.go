@@ -18,6 +18,9 @@ type memory struct {
 	fault func(appends []events.Append) (err error, lost bool)
 	gate  chan struct{} // when set, every commit takes a token first
 	pages int
+	news  int
+
+	afterHeads func() // called once, when set, after heads were read
 }
 
 type memoryLog struct {
@@ -101,15 +104,48 @@ func (m *memory) Events(_ context.Context, execution, after int64, limit int) ([
 }
 
 func (m *memory) Heads(_ context.Context, executions []int64) (map[int64]events.Head, error) {
+	heads, then := m.heads(executions)
+	if then != nil {
+		then()
+	}
+	return heads, nil
+}
+
+func (m *memory) heads(executions []int64) (_ map[int64]events.Head, then func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	then, m.afterHeads = m.afterHeads, nil
 	out := make(map[int64]events.Head)
 	for _, id := range executions {
 		if l := m.logs[id]; l != nil {
 			out[id] = events.Head{LastSeq: l.last(), Finished: l.finished()}
 		}
 	}
+	return out, then
+}
+
+func (m *memory) News(_ context.Context, cursors []events.Cursor, limit int) (map[int64]events.News, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.news++
+	out := make(map[int64]events.News)
+	for _, c := range cursors {
+		l := m.logs[c.Execution]
+		if l == nil || l.last() <= c.After {
+			continue
+		}
+		from := min(max(c.After+1-l.first, 0), int64(len(l.records)))
+		to := min(from+int64(limit), int64(len(l.records)))
+		out[c.Execution] = events.News{LastSeq: l.last(), Records: slices.Clone(l.records[from:to])}
+	}
 	return out, nil
+}
+
+// readings answers how often News was called.
+func (m *memory) readings() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.news
 }
 
 // stored answers a copy of an execution's log.

@@ -450,6 +450,10 @@ func (s *scriptedStore) Events(_ context.Context, _, after int64, limit int) ([]
 	return list, s.err
 }
 
+func (s *scriptedStore) News(context.Context, []events.Cursor, int) (map[int64]events.News, error) {
+	return nil, s.err
+}
+
 func (s *scriptedStore) Execution(ctx context.Context, _ int64) (executor.Execution, error) {
 	if s.hang {
 		<-ctx.Done()

@@ -163,6 +163,29 @@ func (s *Store) Heads(ctx context.Context, executions []int64) (map[int64]events
 	return heads, nil
 }
 
+// News implements events.ReadStore. It uses a connection of the log: there it
+// waits for no reader, and finds its rows by key.
+func (s *Store) News(ctx context.Context, cursors []events.Cursor, limit int) (map[int64]events.News, error) {
+	p := db.EventNewsParams{ExecutionIds: make([]int64, len(cursors)), AfterSeqs: make([]int64, len(cursors)), MaxRows: int32(limit)}
+	for i, c := range cursors {
+		p.ExecutionIds[i], p.AfterSeqs[i] = c.Execution, c.After
+	}
+	rows, err := s.log.EventNews(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("read new events: %w", translate(err))
+	}
+	news := make(map[int64]events.News)
+	for _, r := range rows {
+		n := news[r.ExecutionID]
+		n.LastSeq = r.LastSeq
+		if r.Seq > 0 {
+			n.Records = append(n.Records, events.Record{Seq: r.Seq, Type: events.Type(r.EventType), Data: []byte(r.EventData)})
+		}
+		news[r.ExecutionID] = n
+	}
+	return news, nil
+}
+
 // Tails answers the newest event of every stream of an execution.
 func (s *Store) Tails(ctx context.Context, execution int64) ([]events.Tail, error) {
 	rows, err := s.queries.EventTails(ctx, execution)

@@ -29,9 +29,9 @@ type Store struct {
 	log     *db.Queries
 }
 
-// logConns is enough for the committers of a log, the looking up of an outcome
-// and the renewal of leases.
-const logConns = 4
+// logConns is enough for the committers of a log, the looking up of an outcome,
+// the renewal of leases and the reading of what other processes write.
+const logConns = 5
 
 // Config says how to reach the database.
 type Config struct {
@@ -57,9 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.ConnectTimeout > 0 {
 		pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
 	}
-	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
-		pc.ConnConfig.RuntimeParams["application_name"] = "chainstream"
-	}
+	nameConn(pc.ConnConfig)
 	pc.AfterConnect = prepareConn
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
@@ -79,6 +77,23 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// parseConn reads the address of a database for a single connection.
+func parseConn(url string) (*pgx.ConnConfig, error) {
+	pc, err := pgxpool.ParseConfig(url) // which understands pool_max_conns and the like
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	nameConn(pc.ConnConfig)
+	return pc.ConnConfig, nil
+}
+
+// nameConn tells PostgreSQL whose connection it is.
+func nameConn(c *pgx.ConnConfig) {
+	if c.RuntimeParams["application_name"] == "" {
+		c.RuntimeParams["application_name"] = "chainstream"
+	}
 }
 
 // Close gives the connections back.
