@@ -74,6 +74,15 @@ type Store interface {
 	History
 }
 
+// Announcer tells other processes what they would otherwise find out by looking.
+// It does not block.
+type Announcer interface {
+	// Queued tells that an execution can be claimed.
+	Queued()
+	// Cancelled tells that an execution is to be stopped.
+	Cancelled(id int64)
+}
+
 // Models finds the provider of a model.
 type Models interface {
 	// Resolve answers the provider and the provider's own name of a model.
@@ -112,6 +121,7 @@ type Config struct {
 	Now           func() time.Time // default time.Now
 	Logger        *slog.Logger     // default discards
 	Retriever     Retriever        // nil = no knowledge repositories
+	Announcer     Announcer        // nil = other processes are told nothing
 	OnFinish      func(Status)     // called once per execution that ended here; may be nil
 }
 
@@ -126,6 +136,7 @@ type Executor struct {
 	admission   admission
 	definitions definitions
 	wake        chan struct{} // holds one token: the queue may have something
+	wakeCancel  chan struct{} // holds one token: an execution that runs here may have to be stopped
 
 	stopClaiming context.CancelFunc
 	claiming     context.Context //nolint:containedctx // the scope of the background loops, from New to Stop
@@ -155,9 +166,12 @@ func New(store Store, log *events.Log, models Models, cfg Config) *Executor {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Announcer == nil {
+		cfg.Announcer = silence{}
+	}
 	e := &Executor{
 		cfg: cfg, store: store, log: log, models: models, logger: cfg.Logger,
-		wake: make(chan struct{}, 1), running: make(map[int64]*run),
+		wake: make(chan struct{}, 1), wakeCancel: make(chan struct{}, 1), running: make(map[int64]*run),
 		admission: admission{queue: store, limit: cfg.MaxQueued, now: cfg.Now, turn: make(chan struct{}, 1)},
 	}
 	e.claiming, e.stopClaiming = context.WithCancel(context.Background())
@@ -218,6 +232,7 @@ func (e *Executor) Trigger(ctx context.Context, t Trigger) (ex Execution, replay
 	}
 	e.definitions.keep(t.Version)
 	e.hint()
+	e.cfg.Announcer.Queued()
 	return ex, replayed, nil
 }
 
@@ -258,17 +273,43 @@ func (e *Executor) Cancel(ctx context.Context, id int64) (Execution, error) {
 	e.mu.Unlock()
 	if r != nil {
 		r.cancel(errCancelled)
+	} else {
+		e.cfg.Announcer.Cancelled(id)
 	}
 	return e.store.Execution(ctx, id)
 }
 
 // hint wakes the claim loop.
-func (e *Executor) hint() {
+func (e *Executor) hint() { signal(e.wake) }
+
+// HintQueued says that an execution may have been queued elsewhere.
+func (e *Executor) HintQueued() { signal(e.wake) }
+
+// HintCancelled says that executions may have been cancelled elsewhere; without
+// any, that all may have been. Only the database is believed.
+func (e *Executor) HintCancelled(ids ...int64) {
+	e.mu.Lock()
+	here := len(ids) == 0 || slices.ContainsFunc(ids, func(id int64) bool { return e.running[id] != nil })
+	e.mu.Unlock()
+	if here {
+		signal(e.wakeCancel)
+	}
+}
+
+// signal puts a token into a channel that holds one.
+func signal(c chan struct{}) {
 	select {
-	case e.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
+
+// silence is the Announcer of a process that is alone.
+type silence struct{}
+
+func (silence) Queued() {}
+
+func (silence) Cancelled(int64) {}
 
 // Executions are claimed in bounded portions, so that several processes share a
 // burst.
@@ -357,7 +398,7 @@ func (e *Executor) interrupt(cause error) {
 
 // renewLoop prolongs the leases of what runs here. It goes on while Stop waits.
 func (e *Executor) renewLoop() {
-	e.every(e.cfg.Renew, func(ctx context.Context) error {
+	e.every(e.cfg.Renew, nil, func(ctx context.Context) error {
 		held := e.held()
 		if len(held) == 0 {
 			return nil
@@ -387,7 +428,7 @@ func (e *Executor) renewLoop() {
 
 // cancelLoop acts on cancel requests that came in through another process.
 func (e *Executor) cancelLoop() {
-	e.every(e.cfg.Poll, func(ctx context.Context) error {
+	e.every(e.cfg.Poll, e.wakeCancel, func(ctx context.Context) error {
 		held := e.held()
 		if len(held) == 0 {
 			return nil
@@ -402,8 +443,9 @@ func (e *Executor) cancelLoop() {
 	})
 }
 
-// every calls f again and again until the executor has stopped and is idle.
-func (e *Executor) every(d time.Duration, f func(context.Context) error) {
+// every calls f again and again, and at once when it is woken, until the
+// executor has stopped and is idle.
+func (e *Executor) every(d time.Duration, wake <-chan struct{}, f func(context.Context) error) {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
 	quit := make(chan struct{})
@@ -415,14 +457,15 @@ func (e *Executor) every(d time.Duration, f func(context.Context) error) {
 	for {
 		select {
 		case <-tick.C:
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(e.claiming), e.cfg.Lease)
-			if err := f(ctx); err != nil {
-				e.logger.WarnContext(ctx, "leases not looked after, trying again", "error", err)
-			}
-			cancel()
+		case <-wake:
 		case <-quit:
 			return
 		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.claiming), e.cfg.Lease)
+		if err := f(ctx); err != nil {
+			e.logger.WarnContext(ctx, "leases not looked after, trying again", "error", err)
+		}
+		cancel()
 	}
 }
 

@@ -70,7 +70,9 @@ func (r *run) release() {
 	defer cancel()
 	if err := r.e.store.Release(ctx, r.e.cfg.Owner, []int64{r.ex.ID}); err != nil {
 		r.logger.WarnContext(ctx, "lease not given back, it will run out", "error", err)
+		return
 	}
+	r.e.cfg.Announcer.Queued()
 }
 
 // execute runs the execution to its end, or as far as this process may.
