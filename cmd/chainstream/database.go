@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 // databaseFlags say where chains, executions and events are kept.
 type databaseFlags struct {
 	DatabaseURL string `help:"PostgreSQL database to use. Without one, an embedded PostgreSQL runs in the data directory." placeholder:"postgres://…" environ:"DATABASE_URL"`
+	ListenURL   string `name:"listen-database-url" help:"The same database without a connection pooler, for LISTEN and migrations. Default: the database URL." placeholder:"postgres://…" environ:"CHAINSTREAM_LISTEN_DATABASE_URL"`
 	DataDir     string `help:"Data directory of the embedded database. Default: /var/lib/chainstream for root, else a folder of your own." type:"path" placeholder:"DIR" environ:"CHAINSTREAM_DATA_DIR"`
 }
 
@@ -45,6 +47,7 @@ func (f databaseFlags) directory(getenv func(string) string) (string, error) {
 // database is a PostgreSQL database that is ready to be connected to.
 type database struct {
 	url     string
+	direct  string            // url without a connection pooler in transaction mode
 	where   string            // for messages, without a password
 	cluster *embedded.Cluster // nil when the database is somebody else's
 }
@@ -52,7 +55,7 @@ type database struct {
 // open answers the database of the flags and starts the embedded one if need be.
 func (f databaseFlags) open(ctx context.Context, getenv func(string) string, logger *slog.Logger) (*database, error) {
 	if f.DatabaseURL != "" {
-		return &database{url: f.DatabaseURL, where: describeURL(f.DatabaseURL)}, nil
+		return f.given(), nil
 	}
 	dir, err := f.directory(getenv)
 	if err != nil {
@@ -62,7 +65,12 @@ func (f databaseFlags) open(ctx context.Context, getenv func(string) string, log
 	if err != nil {
 		return nil, databaseError(err, "the embedded database in "+dir)
 	}
-	return &database{url: cluster.SocketURL(), where: "the embedded database in " + dir, cluster: cluster}, nil
+	return &database{url: cluster.SocketURL(), direct: cluster.SocketURL(), where: "the embedded database in " + dir, cluster: cluster}, nil
+}
+
+// given is the database that the flags name.
+func (f databaseFlags) given() *database {
+	return &database{url: f.DatabaseURL, direct: cmp.Or(f.ListenURL, f.DatabaseURL), where: describeURL(f.DatabaseURL)}
 }
 
 // clusterStop bounds a clean stop of the embedded database. A database that
@@ -94,7 +102,7 @@ func (d *database) died() <-chan struct{} {
 
 // migrate brings the schema up to date.
 func (d *database) migrate(ctx context.Context, logger *slog.Logger) error {
-	applied, err := postgres.Migrate(ctx, d.url)
+	applied, err := postgres.Migrate(ctx, d.direct)
 	if err != nil {
 		return databaseError(err, d.where)
 	}

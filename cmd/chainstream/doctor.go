@@ -149,7 +149,7 @@ func (e *examination) installation() {
 // database looks at the database that a server started here would use.
 func (e *examination) database(ctx context.Context, serving bool) {
 	if e.command.DatabaseURL != "" {
-		e.schema(ctx, &database{url: e.command.DatabaseURL, where: describeURL(e.command.DatabaseURL)})
+		e.schema(ctx, e.command.given())
 		return
 	}
 	dir, err := e.command.directory(e.app.getenv)
@@ -218,7 +218,7 @@ func (e *examination) schema(ctx context.Context, d *database) {
 	}
 	defer store.Close()
 	e.add("database", verdictOK, "%s can be reached", d.where)
-	current, newest, err := postgres.SchemaVersion(ctx, d.url)
+	current, newest, err := postgres.SchemaVersion(ctx, d.direct)
 	switch {
 	case err != nil:
 		e.add("schema", verdictMissing, "%s", databaseError(err, d.where))

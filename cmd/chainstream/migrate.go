@@ -45,7 +45,7 @@ func (f migrateFlags) with(ctx context.Context, a *app, work func(*database) err
 func (f migrateFlags) show(ctx context.Context, a *app, d *database) error {
 	var s schema
 	var err error
-	if s.Current, s.Newest, err = postgres.SchemaVersion(ctx, d.url); err != nil {
+	if s.Current, s.Newest, err = postgres.SchemaVersion(ctx, d.direct); err != nil {
 		return databaseError(err, d.where)
 	}
 	if f.JSON {
@@ -85,7 +85,7 @@ func (c *migrateDownCommand) Run(ctx context.Context, a *app) error {
 		return usage("migrate down deletes what the older schema has no place for: with --to 0 every chain, execution and event; confirm it with --yes")
 	}
 	return c.with(ctx, a, func(d *database) error {
-		current, newest, err := postgres.SchemaVersion(ctx, d.url)
+		current, newest, err := postgres.SchemaVersion(ctx, d.direct)
 		if err != nil {
 			return databaseError(err, d.where)
 		}
@@ -99,7 +99,7 @@ func (c *migrateDownCommand) Run(ctx context.Context, a *app) error {
 		case to < 0, to > current:
 			return usage("the schema is at version %d and cannot go down to %d", current, to)
 		}
-		if err := postgres.MigrateTo(ctx, d.url, to); err != nil {
+		if err := postgres.MigrateTo(ctx, d.direct, to); err != nil {
 			return databaseError(err, d.where)
 		}
 		return c.show(ctx, a, d)

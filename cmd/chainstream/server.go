@@ -20,6 +20,7 @@ import (
 	"github.com/chainstream/chainstream/httpapi"
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/postgres"
+	"github.com/chainstream/chainstream/replica"
 	"github.com/chainstream/chainstream/web"
 )
 
@@ -58,6 +59,7 @@ type server struct {
 	logger   *slog.Logger
 	database *database
 	store    *postgres.Store
+	bus      *replica.Bus
 	broker   *events.Broker
 	log      *events.Log
 	executor *executor.Executor
@@ -91,6 +93,7 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 		return nil, errors.Join(err, s.listener.Close(), s.closeDatabase())
 	}
 	s.executor.Start()
+	s.bus.Start(receiver{broker: s.broker, executor: s.executor})
 	upkeep, stopUpkeep := context.WithCancel(context.Background())
 	s.stopUpkeep = stopUpkeep
 	s.background.Go(func() { s.upkeep(upkeep) })
@@ -140,11 +143,16 @@ func (s *server) wire(registry *llm.Registry) error {
 	if err != nil {
 		return err
 	}
-	s.broker = events.NewBroker(s.store, events.BrokerConfig{Logger: s.logger})
+	hints, err := postgres.NewHints(postgres.HintsConfig{URL: s.database.url, ListenURL: s.database.direct, Logger: s.logger})
+	if err != nil {
+		return err
+	}
+	s.bus = replica.NewBus(hints, replica.Config{Logger: s.logger})
+	s.broker = events.NewBroker(s.store, events.BrokerConfig{Announcer: s.bus, Logger: s.logger})
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
 		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
-		OnFinish: finished,
+		Announcer: s.bus, OnFinish: finished,
 	})
 	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
@@ -153,6 +161,7 @@ func (s *server) wire(registry *llm.Registry) error {
 	})
 	if err != nil {
 		s.broker.Close()
+		s.bus.Close(context.Background())
 		return errors.Join(fmt.Errorf("build the HTTP API: %w", err), s.log.Close(context.Background()))
 	}
 	s.http = s.api.HTTPServer(s.listener.Addr().String())
@@ -187,6 +196,7 @@ func (s *server) stop(ctx context.Context) error {
 	s.broker.Close()
 	s.stopHTTP(soft)
 	err := s.stopExecutor(soft)
+	s.stopBus()
 	s.stopUpkeep()
 	s.background.Wait()
 	s.store.Close()
@@ -207,6 +217,14 @@ func (s *server) stopHTTP(ctx context.Context) {
 	}
 	s.api.WaitStreams(ctx)
 	<-s.served
+}
+
+// stopBus tells the others what was written last, and that something may be
+// handed over.
+func (s *server) stopBus() {
+	ctx, cancel := context.WithTimeout(context.Background(), logStop)
+	defer cancel()
+	s.bus.Close(ctx)
 }
 
 // stopExecutor stops the executions and then the log that they write to. Runs
