@@ -258,7 +258,7 @@ func TryHints(ctx context.Context, cfg HintsConfig) (time.Duration, error) {
 		return 0, err
 	}
 	defer hangUp(conn, h.cfg.Timeout)
-	ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
 	if err := h.Send(ctx, []byte(h.echo)); err != nil { // connects, which is not what is measured
 		return 0, err

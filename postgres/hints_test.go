@@ -130,7 +130,7 @@ func TestTryHints(t *testing.T) {
 	}
 	// A listener on another database is as good as one that hears nothing.
 	other := pgtest.Empty(t)
-	if _, err := postgres.TryHints(t.Context(), postgres.HintsConfig{URL: database, ListenURL: other, Timeout: 100 * time.Millisecond}); !errors.Is(err, postgres.ErrDeaf) {
+	if _, err := postgres.TryHints(t.Context(), postgres.HintsConfig{URL: database, ListenURL: other, Timeout: 3 * time.Second}); !errors.Is(err, postgres.ErrDeaf) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -27,6 +27,7 @@ type Store struct {
 	queries *db.Queries
 	logPool *pgxpool.Pool
 	log     *db.Queries
+	pooled  bool
 }
 
 // logConns is enough for the committers of a log, the looking up of an outcome,
@@ -35,7 +36,7 @@ const logConns = 5
 
 // Config says how to reach the database.
 type Config struct {
-	URL            string        // postgres:// or keyword form; pool_max_conns and the like are understood
+	URL            string        // postgres:// or keyword form; pool_max_conns, default_query_exec_mode and the like are understood
 	MaxConns       int32         // of readers and triggers; default 20, unless the URL asks for more
 	ConnectTimeout time.Duration // of one connection; default 5 s
 }
@@ -58,6 +59,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
 	}
 	nameConn(pc.ConnConfig)
+	pooled, err := throughPooler(ctx, pc.ConnConfig)
+	if err != nil {
+		return nil, err
+	}
 	pc.AfterConnect = prepareConn
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
@@ -65,13 +70,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	lc := pc.Copy()
 	lc.MaxConns, lc.MinConns, lc.MinIdleConns = logConns, 0, 0
-	lc.AfterConnect = prepareLogConn
+	if !pooled {
+		lc.AfterConnect = prepareLogConn
+	}
 	logPool, err := pgxpool.NewWithConfig(ctx, lc)
 	if err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("open the database: %w", translate(err))
 	}
-	s := &Store{pool: pool, queries: db.New(pool), logPool: logPool, log: db.New(logPool)}
+	s := &Store{pool: pool, queries: db.New(pool), logPool: logPool, log: db.New(logPool), pooled: pooled}
 	if err := s.Ping(ctx); err != nil {
 		s.Close()
 		return nil, err

@@ -91,6 +91,16 @@ func listenNotify(t *testing.T, cfg postgres.HintsConfig) *postgres.Hints {
 	return h
 }
 
+// interrupt stops the executor in the middle of what it does; the rest goes on.
+func (p *process) interrupt() {
+	p.t.Helper()
+	expired, cancel := context.WithCancel(p.t.Context())
+	cancel()
+	if err := p.exec.Stop(expired); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 func (p *process) receive(h replica.Hint) {
 	if h.All {
 		p.broker.HintAll()
@@ -227,6 +237,7 @@ func (p *process) await(id int64) executor.Execution {
 
 // gated is a provider that says a word for every token it is given.
 type gated struct {
+	once   sync.Once
 	words  chan string // closed = the answer is complete
 	closed chan struct{}
 }
@@ -247,7 +258,7 @@ func (g *gated) Stream(ctx context.Context, _ llm.Request) iter.Seq2[llm.Chunk, 
 					return
 				}
 			case <-ctx.Done():
-				close(g.closed)
+				g.once.Do(func() { close(g.closed) })
 				yield(llm.Chunk{}, llm.ContextError(ctx))
 				return
 			}

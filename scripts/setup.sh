@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what Chainstream needs and the machine lacks: PostgreSQL 15 or newer
 # with pgvector; with --test also Chromium, Node and npm for the browser tests,
-# and nginx and Caddy, which the tests start themselves.
+# nginx, Caddy and PgBouncer, which the tests start themselves.
 #
 #   scripts/setup.sh [--test]
 #
@@ -28,7 +28,7 @@ clean() {
     # With it, installing PostgreSQL makes no default cluster; see
     # install_postgres. It must not outlive this run.
     if [ -n "${no_cluster:-}" ]; then as_root rm -f "$no_cluster"; fi
-    allow_service
+    if [ -n "${policy:-}" ]; then as_root rm -f "$policy"; fi
 }
 
 as_root() {
@@ -212,29 +212,25 @@ install_browser() {
     say "Node $(node --version </dev/null), npm $(npm --version </dev/null): present"
 }
 
-install_proxies() {
-    for proxy in nginx caddy; do
-        if command -v "$proxy" >/dev/null 2>&1 || [ -x "/usr/sbin/$proxy" ]; then
-            say "$proxy: present"
-        else
-            deny_service "$proxy"
-            apt_install "$proxy"
-            allow_service
+# install_servers brings the programs that tests put around a server. Only the
+# programs are wanted: nothing may start the services that come with them.
+install_servers() {
+    for program in nginx caddy pgbouncer; do
+        if command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ]; then
+            say "$program: present"
+            continue
         fi
+        policy=/usr/sbin/policy-rc.d
+        if [ -e "$policy" ]; then
+            policy=
+        else
+            printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+            as_root chmod +x "$policy"
+        fi
+        apt_install "$program"
+        [ -z "$policy" ] || as_root rm -f "$policy"
+        policy=
     done
-}
-
-# deny_service keeps a package from starting its service on installation: a
-# masked unit is neither started nor enabled. Without systemd nothing starts.
-deny_service() {
-    [ -d /run/systemd/system ] || return 0
-    masked=$1
-    as_root systemctl --quiet mask "$masked.service"
-}
-
-allow_service() {
-    if [ -n "${masked:-}" ]; then as_root systemctl --quiet unmask "$masked.service"; fi
-    masked=
 }
 
 node_major() { node --version </dev/null | sed 's/^v\([0-9]*\).*/\1/'; }
@@ -279,12 +275,12 @@ setup_macos() {
             say "installing node"
             quietly brew install node </dev/null
         fi
-        for proxy in nginx caddy; do
-            if command -v "$proxy" >/dev/null 2>&1; then
-                say "$proxy: present"
+        for program in nginx caddy pgbouncer; do
+            if command -v "$program" >/dev/null 2>&1; then
+                say "$program: present"
             else
-                say "installing $proxy"
-                quietly brew install "$proxy" </dev/null
+                say "installing $program"
+                quietly brew install "$program" </dev/null
             fi
         done
     }
@@ -319,7 +315,7 @@ Linux)
     setup_debian
     [ -z "$with_tests" ] || {
         install_browser
-        install_proxies
+        install_servers
     }
     ;;
 *) fail "$(uname -s) is not supported: Chainstream runs on Linux and macOS" ;;
