@@ -143,8 +143,8 @@ func (b *Bus) take() gathered {
 	return g
 }
 
-// Waits after messages that could not be sent. What was in them is not sent
-// again: by then the receivers have looked by themselves.
+// Waits after messages that could not be sent. Instead of what was in them, the
+// others are told to look at everything as soon as they can be told.
 const (
 	failureFirst = 100 * time.Millisecond
 	failureMost  = 2 * time.Second
@@ -165,6 +165,9 @@ func (b *Bus) send(ctx context.Context) {
 			try, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 			err := b.transport.Send(try, g.encode(b.sender))
 			cancel()
+			if err != nil {
+				b.tell(func(g *gathered) { *g = gathered{all: true} })
+			}
 			switch {
 			case err == nil && failed > 0:
 				b.cfg.Logger.InfoContext(ctx, "hints to other servers are sent again")

@@ -1,10 +1,26 @@
 package main
 
 import (
+	"context"
+
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/postgres"
 	"github.com/chainstream/chainstream/replica"
+	"github.com/chainstream/chainstream/replica/nats"
 )
+
+// transport answers what carries hints between the servers of the database.
+func (s *server) transport(ctx context.Context) (replica.Transport, error) {
+	if s.flags.NATSURL == "" {
+		return postgres.NewHints(postgres.HintsConfig{URL: s.database.url, ListenURL: s.database.direct, Logger: s.logger})
+	}
+	identity, err := s.store.Identity(ctx)
+	if err != nil {
+		return nil, databaseError(err, s.database.where)
+	}
+	return nats.Connect(nats.Config{URL: s.flags.NATSURL, Subject: "chainstream.hints." + identity, Logger: s.logger})
+}
 
 // receiver gives the hints of other servers to those who act on them.
 type receiver struct {

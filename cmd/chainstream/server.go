@@ -31,6 +31,7 @@ type serverFlags struct {
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
 	MaxQueued       int           `help:"Waiting executions before new ones are refused." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
+	NATSURL         string        `name:"nats-url" help:"NATS server that carries the hints between servers instead of the database." placeholder:"nats://…" environ:"NATS_URL"`
 	MaxStreams      int           `help:"Event streams open at once." default:"20000" environ:"CHAINSTREAM_MAX_STREAMS"`
 	Heartbeat       time.Duration `help:"Silence after which a stream sends a comment, so that proxies keep it open." default:"15s" environ:"CHAINSTREAM_HEARTBEAT"`
 	OfflinePace     time.Duration `help:"Time the demo model takes per word; 0s is instant." default:"25ms" environ:"CHAINSTREAM_OFFLINE_PACE"`
@@ -89,7 +90,7 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	if err := s.openDatabase(ctx, getenv); err != nil {
 		return nil, errors.Join(err, s.listener.Close())
 	}
-	if err := s.wire(registry); err != nil {
+	if err := s.wire(ctx, registry); err != nil {
 		return nil, errors.Join(err, s.listener.Close(), s.closeDatabase())
 	}
 	s.executor.Start()
@@ -129,7 +130,7 @@ func (s *server) closeDatabase() error {
 }
 
 // wire connects the parts, none of which knows more of the others than it needs.
-func (s *server) wire(registry *llm.Registry) error {
+func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -143,11 +144,11 @@ func (s *server) wire(registry *llm.Registry) error {
 	if err != nil {
 		return err
 	}
-	hints, err := postgres.NewHints(postgres.HintsConfig{URL: s.database.url, ListenURL: s.database.direct, Logger: s.logger})
+	transport, err := s.transport(ctx)
 	if err != nil {
 		return err
 	}
-	s.bus = replica.NewBus(hints, replica.Config{Logger: s.logger})
+	s.bus = replica.NewBus(transport, replica.Config{Logger: s.logger})
 	s.broker = events.NewBroker(s.store, events.BrokerConfig{Announcer: s.bus, Logger: s.logger})
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
