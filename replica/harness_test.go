@@ -4,17 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
@@ -67,9 +66,7 @@ func start(t *testing.T, name string, o options) *process {
 		o.transport = listenNotify(t, o.hints)
 	}
 	all := map[string]llm.Entry{"offline": {Provider: &offline.Provider{}, Label: "Offline demo", Demo: true}}
-	for name, m := range o.models {
-		all[name] = m
-	}
+	maps.Copy(all, o.models)
 	p.bus = replica.NewBus(o.transport, replica.Config{Logger: logger})
 	p.broker = events.NewBroker(p.store, events.BrokerConfig{Poll: o.poll, Announcer: p.bus, Logger: logger})
 	p.log = events.NewLog(p.store, p.broker, events.LogConfig{Logger: logger})
@@ -341,32 +338,6 @@ func (r *record) await(t *testing.T, text string) {
 		case <-changed:
 		case <-deadline:
 			t.Fatalf("waited in vain for %q in the log:\n%s", text, r)
-		}
-	}
-}
-
-// connect answers a connection to the database.
-func connect(t *testing.T, database string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal(fmt.Sprint("waited in vain until ", what))
 		}
 	}
 }

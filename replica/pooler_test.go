@@ -56,7 +56,7 @@ func TestReplicasBehindPgBouncer(t *testing.T) {
 	}
 
 	// Whatever session the pooler gives us, it is as new.
-	conn := connect(t, pooled+"&default_query_exec_mode=simple_protocol")
+	conn := pgtest.Connect(t, pooled+"&default_query_exec_mode=simple_protocol")
 	for range 50 {
 		var seqscan, plans string
 		var prepared int

@@ -191,7 +191,7 @@ func TestListenerIsKilled(t *testing.T) {
 	journal := edge.follow(id, seen)
 	g.words <- "before "
 	wait(t, "the word", text)
-	admin := connect(t, database)
+	admin := pgtest.Connect(t, database)
 	for range 3 {
 		var killed int
 		if err := admin.QueryRow(t.Context(), `

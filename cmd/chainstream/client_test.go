@@ -194,7 +194,7 @@ func TestDoctor(t *testing.T) {
 	}
 	r := execute(t, env, "doctor", "--json")
 	got := verdicts(r)
-	for check, want := range map[string]string{"server": "ok", "postgresql": "ok", "pgvector": "ok", "database": "ok", "schema": "ok", "openai": "ok", "anthropic": "note", "ollama": "note"} {
+	for check, want := range map[string]string{"server": "ok", "postgresql": "ok", "pgvector": "ok", "database": "ok", "hints": "ok", "schema": "ok", "openai": "ok", "anthropic": "note", "ollama": "note"} {
 		if got[check] != want {
 			t.Errorf("%s is %q, want %q", check, got[check], want)
 		}
@@ -213,6 +213,22 @@ func TestDoctor(t *testing.T) {
 	r = execute(t, map[string]string{"CHAINSTREAM_DATA_DIR": file(t, "f", "") + "/data", "CHAINSTREAM_SERVER": "http://127.0.0.1:1"}, "doctor", "--json")
 	if got := verdicts(r); r.code != 1 || got["data"] != "missing" {
 		t.Errorf("an impossible data directory: exit code %d, %v", r.code, got)
+	}
+}
+
+// A listener behind a pooler is told of with its remedy; with the remedy it hears.
+func TestDoctorBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	env := map[string]string{"DATABASE_URL": pgtest.NewPooler(t, database), "CHAINSTREAM_SERVER": "http://127.0.0.1:1"}
+	got := succeed(t, env, "doctor")
+	if !strings.Contains(got, "through a connection pooler\n") || !strings.Contains(got, "note     hints        the connection that listens for hints hears nothing") ||
+		!strings.Contains(got, "CHAINSTREAM_LISTEN_DATABASE_URL") {
+		t.Errorf("doctor says:\n%s", got)
+	}
+	env["CHAINSTREAM_LISTEN_DATABASE_URL"] = database
+	if got := succeed(t, env, "doctor"); !strings.Contains(got, "ok       hints        a notification is heard after ") {
+		t.Errorf("doctor says:\n%s", got)
 	}
 }
 

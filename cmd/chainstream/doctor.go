@@ -217,7 +217,12 @@ func (e *examination) schema(ctx context.Context, d *database) {
 		return
 	}
 	defer store.Close()
-	e.add("database", verdictOK, "%s can be reached", d.where)
+	if store.Pooled() {
+		e.add("database", verdictOK, "%s can be reached, through a connection pooler", d.where)
+	} else {
+		e.add("database", verdictOK, "%s can be reached", d.where)
+	}
+	e.hints(ctx, d)
 	current, newest, err := postgres.SchemaVersion(ctx, d.direct)
 	switch {
 	case err != nil:
@@ -229,6 +234,20 @@ func (e *examination) schema(ctx context.Context, d *database) {
 	default:
 		e.add("schema", verdictOK, "version %d", current)
 		e.eventLog(ctx, store, d.where)
+	}
+}
+
+// hints looks whether servers on the database can tell each other what they do.
+// Without it they look by themselves once a second, so nothing is missing.
+func (e *examination) hints(ctx context.Context, d *database) {
+	took, err := postgres.TryHints(ctx, postgres.HintsConfig{URL: d.url, ListenURL: d.direct, Timeout: probeTimeout})
+	switch {
+	case errors.Is(err, postgres.ErrDeaf):
+		e.add("hints", verdictNote, "%s", err)
+	case err != nil:
+		e.add("hints", verdictNote, "%s", databaseError(err, "the database of --listen-database-url (CHAINSTREAM_LISTEN_DATABASE_URL)"))
+	default:
+		e.add("hints", verdictOK, "a notification is heard after %s", took.Round(10*time.Microsecond))
 	}
 }
 

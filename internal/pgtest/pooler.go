@@ -62,7 +62,7 @@ max_client_conn = 1000
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-q", file)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, "-q", file) // it is killed below, after those who use it
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -74,8 +74,11 @@ max_client_conn = 1000
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("pgtest: start PgBouncer: %v", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it has nothing to lose
 		<-ended
@@ -93,7 +96,7 @@ max_client_conn = 1000
 	return pooled
 }
 
-func awaitPooler(t testing.TB, dsn string, ended <-chan error) error {
+func awaitPooler(t testing.TB, dsn string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(t.Context(), opTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

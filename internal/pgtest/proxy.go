@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/url"
@@ -49,6 +50,17 @@ func NewProxy(t testing.TB, dsn string) *Proxy {
 	return p
 }
 
+// Connect answers a connection to a database, which is closed with the test.
+func Connect(t testing.TB, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) }) // a test's connection has nothing to lose
+	return conn
+}
+
 // networkAddress is where a database listens.
 func networkAddress(c *pgx.ConnConfig) (network, address string) {
 	port := strconv.Itoa(int(c.Port))
@@ -93,13 +105,6 @@ func (p *Proxy) Restore() {
 	default:
 		close(p.open)
 	}
-}
-
-// Connections answers how many connections there are to the proxy.
-func (p *Proxy) Connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.conns) / 2
 }
 
 func (p *Proxy) close() {
