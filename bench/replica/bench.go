@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -175,6 +176,45 @@ func (b *bench) measure(ctx context.Context, w way, r *result) (err error) {
 	r.events = r.latency.Count()
 	return nil
 }
+
+// notify sends messages through NOTIFY as fast as it goes, with two servers
+// listening, and answers how many and what they cost.
+func (b *bench) notify(ctx context.Context, take time.Duration) (messages int, process, postgresCPU time.Duration, err error) {
+	var hints [2]*postgres.Hints
+	listening, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	ready := make(chan struct{}, len(hints))
+	for i := range hints {
+		if hints[i], err = postgres.NewHints(postgres.HintsConfig{URL: b.database.URL}); err != nil {
+			stop()
+			return 0, 0, 0, err
+		}
+		all.Go(func() {
+			hints[i].Listen(listening, func([]byte) {}, func() { ready <- struct{}{} })
+			hints[i].Close()
+		})
+	}
+	defer all.Wait()
+	defer stop()
+	for range hints {
+		<-ready
+	}
+	processBefore, postgresBefore, err := b.cpu()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	message := []byte(strings.Repeat("x", notifyBytes))
+	for begin := time.Now(); time.Since(begin) < take; messages++ {
+		if err := hints[0].Send(ctx, message); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	process, postgresCPU, err = b.cpu()
+	return messages, process - processBefore, postgresCPU - postgresBefore, err
+}
+
+// notifyBytes is about what a message about 40 executions has.
+const notifyBytes = 150
 
 // write writes the events of one execution, for the time of a measurement.
 func (b *bench) write(ctx context.Context, log *events.Log, ex executor.Execution, most int) error {

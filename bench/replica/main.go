@@ -112,6 +112,13 @@ func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	if _, err := table.WriteTo(w); err != nil {
 		return err
 	}
+	messages, process, postgresCPU, err := b.notify(ctx, notifyTime)
+	if err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	perMessage := func(d time.Duration) string { return measure.Figures(float64(d.Microseconds()) / float64(messages)) }
+	fmt.Fprintf(w, "\nA message through NOTIFY, heard by two servers: %s µs in the servers, %s µs in PostgreSQL (%s messages, one after the other).\n",
+		perMessage(process), perMessage(postgresCPU), measure.Thousands(float64(messages)))
 	const hinted, polled = 60 * time.Millisecond, 1200 * time.Millisecond
 	for i, way := range ways {
 		target := hinted
@@ -127,6 +134,9 @@ func (c *config) run(ctx context.Context, w io.Writer) (err error) {
 	fmt.Fprintln(w)
 	return nil
 }
+
+// notifyTime is how long messages are sent to see what one costs.
+const notifyTime = 3 * time.Second
 
 // dead is a transport that carries nothing.
 type dead struct{}
