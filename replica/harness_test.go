@@ -263,6 +263,16 @@ func (g *gated) Stream(ctx context.Context, _ llm.Request) iter.Seq2[llm.Chunk, 
 	}
 }
 
+// say lets the provider say a word.
+func (g *gated) say(t *testing.T, word string) {
+	t.Helper()
+	select {
+	case g.words <- word:
+	case <-time.After(patience):
+		t.Fatal("no execution asks the model")
+	}
+}
+
 func (g *gated) entry() map[string]llm.Entry {
 	return map[string]llm.Entry{"test": {Provider: g, Label: "Test"}}
 }

@@ -57,7 +57,7 @@ func TestReplicasOverNATS(t *testing.T) {
 	seen, text := texts(t)
 	journal := edge.follow(id, seen)
 	for range 10 {
-		g.words <- "word "
+		g.say(t, "word ")
 		wait(t, "the word", text)
 	}
 
@@ -65,7 +65,7 @@ func TestReplicasOverNATS(t *testing.T) {
 	broker.WaitForShutdown()
 	logs.await(t, "connection to NATS was lost")
 	workerLogs.await(t, "connection to NATS was lost")
-	g.words <- "in the dark "
+	g.say(t, "in the dark ")
 	// A third process polls, and so sees it now.
 	late := start(t, "late", options{database: database, poll: 50 * time.Millisecond, transport: deaf{}})
 	lateSeen, lateText := texts(t)
@@ -77,7 +77,7 @@ func TestReplicasOverNATS(t *testing.T) {
 	if got := wait(t, "the word that was missed", text); got != "in the dark " {
 		t.Errorf("text %q", got)
 	}
-	g.words <- "back "
+	g.say(t, "back ")
 	wait(t, "the word", text)
 	if _, err := edge.exec.Cancel(t.Context(), id); err != nil {
 		t.Fatal(err)

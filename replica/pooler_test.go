@@ -31,7 +31,7 @@ func TestReplicasBehindPgBouncer(t *testing.T) {
 	journal := edge.follow(id, seen)
 	for n := range 20 {
 		word := fmt.Sprintf("word %d ", n)
-		g.words <- word
+		g.say(t, word)
 		if got := wait(t, "the word", text); got != word {
 			t.Fatalf("text %q, want %q", got, word)
 		}
@@ -42,7 +42,7 @@ func TestReplicasBehindPgBouncer(t *testing.T) {
 	journal2 := first.follow(id, nil)
 	first.interrupt()
 	start(t, "second", options{database: pooled, workers: 5, poll: 100 * time.Millisecond, hints: hints, models: next.entry()})
-	next.words <- "again"
+	next.say(t, "again")
 	for wait(t, "the word", text) != "again" {
 		continue
 	}
@@ -84,7 +84,7 @@ func TestListenerBehindPgBouncer(t *testing.T) {
 	seen, text := texts(t)
 	journal := edge.follow(id, seen)
 	edge.logs.await(t, "--listen-database-url")
-	g.words <- "slowly"
+	g.say(t, "slowly")
 	wait(t, "the word", text)
 	close(g.words)
 	edge.sameLogs(id, journal)

@@ -26,7 +26,7 @@ func TestReplicasWithoutPolls(t *testing.T) {
 	journal := edge.follow(id, seen)
 	for n := range 20 {
 		word := fmt.Sprintf("word %d ", n)
-		g.words <- word
+		g.say(t, word)
 		if got := wait(t, "the word", text); got != word {
 			t.Fatalf("text %q, want %q", got, word)
 		}
@@ -46,7 +46,7 @@ func TestCancelAcrossReplicas(t *testing.T) {
 	id := edge.trigger(edge.chain(gatedChain))
 	seen, text := texts(t)
 	journal := edge.follow(id, seen)
-	g.words <- "part of an answer"
+	g.say(t, "part of an answer")
 	wait(t, "the word", text)
 	begin := time.Now()
 	if _, err := edge.exec.Cancel(t.Context(), id); err != nil {
@@ -92,7 +92,7 @@ func TestReplicasWithoutHints(t *testing.T) {
 	journal := edge.follow(id, seen)
 	for n := range 5 {
 		word := fmt.Sprintf("word %d ", n)
-		g.words <- word
+		g.say(t, word)
 		if got := wait(t, "the word", text); got != word {
 			t.Fatalf("text %q, want %q", got, word)
 		}
@@ -189,7 +189,7 @@ func TestListenerIsKilled(t *testing.T) {
 	id := edge.trigger(edge.chain(gatedChain))
 	seen, text := texts(t)
 	journal := edge.follow(id, seen)
-	g.words <- "before "
+	g.say(t, "before ")
 	wait(t, "the word", text)
 	admin := pgtest.Connect(t, database)
 	for range 3 {
@@ -200,9 +200,9 @@ func TestListenerIsKilled(t *testing.T) {
 			t.Fatalf("%d listeners killed, error %v", killed, err)
 		}
 		// What is said meanwhile is seen as soon as somebody listens again.
-		g.words <- "meanwhile "
+		g.say(t, "meanwhile ")
 		wait(t, "the word", text)
-		g.words <- "after "
+		g.say(t, "after ")
 		wait(t, "the word", text)
 	}
 	edge.logs.await(t, "hints of other servers are heard again")
@@ -225,12 +225,12 @@ func TestListenerInABlackHole(t *testing.T) {
 	id := edge.trigger(edge.chain(gatedChain))
 	seen, text := texts(t)
 	journal := edge.follow(id, seen)
-	g.words <- "before "
+	g.say(t, "before ")
 	wait(t, "the word", text)
 	proxy.BlackHole()
 	for n := range 3 {
 		begin := time.Now()
-		g.words <- fmt.Sprint("dark ", n)
+		g.say(t, fmt.Sprint("dark ", n))
 		wait(t, "the word", text)
 		t.Logf("without hints a word was seen after %v", time.Since(begin))
 	}
