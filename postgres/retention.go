@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/events"
@@ -134,12 +133,12 @@ func (s *Store) drop(ctx context.Context, url string, keep time.Duration, done *
 
 // directConn opens one connection whose statements do not wait for others for long.
 func directConn(ctx context.Context, url string) (*pgx.Conn, error) {
-	pc, err := pgxpool.ParseConfig(url) // which knows pool_max_conns and the like
+	cfg, err := parseConn(url)
 	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err)
+		return nil, err
 	}
-	pc.ConnConfig.RuntimeParams["application_name"] = "chainstream retention"
-	conn, err := pgx.ConnectConfig(ctx, pc.ConnConfig)
+	cfg.RuntimeParams["application_name"] = "chainstream retention"
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, translate(err)
 	}

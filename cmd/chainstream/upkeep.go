@@ -67,7 +67,7 @@ func (s *server) upkeep(ctx context.Context) {
 // trim applies the policy until nothing is due, or something fails.
 func (s *server) trim(ctx context.Context, told complaints) {
 	for ctx.Err() == nil {
-		done, err := s.store.Trim(ctx, s.database.url, s.flags.policy())
+		done, err := s.store.Trim(ctx, s.database.direct, s.flags.policy())
 		if done != (postgres.Trimmed{}) {
 			s.logger.InfoContext(ctx, "old events removed", "partitions", done.Partitions, "folded_executions", done.Executions, "folded_events", done.Events)
 		}
