@@ -26,6 +26,8 @@ const (
 	MaxRenderedBytes = 16 << 20
 	// MaxTimeout is the longest timeout of a chain or a prompt.
 	MaxTimeout = 24 * time.Hour
+	// MaxConcurrency is the largest limit of executions at once.
+	MaxConcurrency = 100_000
 )
 
 // Defaults that Parse fills in where a document is silent.
@@ -171,10 +173,11 @@ func (h History) String() string {
 	return string(h.Mode)
 }
 
-// Limits bound one execution of a chain.
+// Limits bound the executions of a chain.
 type Limits struct {
-	Timeout    time.Duration // 0 = the executor's default
-	MaxCostUSD string        // plain decimal such as 0.5, kept exact; empty = no limit of its own
+	Timeout     time.Duration // of one execution; 0 = the executor's default
+	MaxCostUSD  string        // of one execution; plain decimal such as 0.5, kept exact; empty = no limit of its own
+	Concurrency int           // executions of the chain at once, on all servers together; 0 = no limit
 }
 
 // Ref is a name in a document whose existence only others can check.

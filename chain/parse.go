@@ -240,7 +240,10 @@ func (d *decoder) chain(root *node) *Chain {
 		"inputs":      func(n *node, at string) { c.Inputs = d.inputs(n, at) },
 		"prompts":     func(n *node, at string) { c.Prompts = d.prompts(n, at) },
 		"limits": func(n *node, at string) {
-			d.object(n, at, fields{"timeout": d.duration(&c.Limits.Timeout), "maxCostUsd": d.money(&c.Limits.MaxCostUSD)})
+			d.object(n, at, fields{
+				"timeout": d.duration(&c.Limits.Timeout), "maxCostUsd": d.money(&c.Limits.MaxCostUSD),
+				"concurrency": d.whole(&c.Limits.Concurrency, 1),
+			})
 		},
 	})
 	return c
