@@ -47,7 +47,7 @@ func (q *Queries) ChainInsert(ctx context.Context, name string) (int64, error) {
 }
 
 const chainList = `-- name: ChainList :many
-SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
+SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, c.concurrency, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
   FROM chains c
   JOIN chain_versions v ON v.chain_id = c.id AND v.version = c.version
  WHERE c.deleted_at IS NULL AND c.id > $1
@@ -82,6 +82,7 @@ func (q *Queries) ChainList(ctx context.Context, arg ChainListParams) ([]ChainLi
 			&i.Chain.CreatedAt,
 			&i.Chain.UpdatedAt,
 			&i.Chain.DeletedAt,
+			&i.Chain.Concurrency,
 			&i.ChainVersion.ChainID,
 			&i.ChainVersion.Version,
 			&i.ChainVersion.Description,
@@ -100,7 +101,7 @@ func (q *Queries) ChainList(ctx context.Context, arg ChainListParams) ([]ChainLi
 }
 
 const chainLock = `-- name: ChainLock :one
-SELECT id, name, version, created_at, updated_at, deleted_at FROM chains WHERE id = $1 AND deleted_at IS NULL FOR UPDATE
+SELECT id, name, version, created_at, updated_at, deleted_at, concurrency FROM chains WHERE id = $1 AND deleted_at IS NULL FOR UPDATE
 `
 
 // ChainLock locks a chain for a new version.
@@ -114,6 +115,7 @@ func (q *Queries) ChainLock(ctx context.Context, id int64) (Chain, error) {
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.DeletedAt,
+		&i.Concurrency,
 	)
 	return i, err
 }
@@ -165,22 +167,28 @@ func (q *Queries) ChainPromptEnsure(ctx context.Context, arg ChainPromptEnsurePa
 }
 
 const chainSetVersion = `-- name: ChainSetVersion :exec
-UPDATE chains SET version = $1, name = $2, updated_at = clock_timestamp() WHERE id = $3
+UPDATE chains SET version = $1, name = $2, concurrency = $3, updated_at = clock_timestamp() WHERE id = $4
 `
 
 type ChainSetVersionParams struct {
-	Version int32
-	Name    string
-	ID      int64
+	Version     int32
+	Name        string
+	Concurrency *int32
+	ID          int64
 }
 
 func (q *Queries) ChainSetVersion(ctx context.Context, arg ChainSetVersionParams) error {
-	_, err := q.db.Exec(ctx, chainSetVersion, arg.Version, arg.Name, arg.ID)
+	_, err := q.db.Exec(ctx, chainSetVersion,
+		arg.Version,
+		arg.Name,
+		arg.Concurrency,
+		arg.ID,
+	)
 	return err
 }
 
 const chainVersionByID = `-- name: ChainVersionByID :one
-SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
+SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, c.concurrency, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
   FROM chains c
   JOIN chain_versions v ON v.chain_id = c.id
    AND v.version = CASE WHEN $1::integer = 0 THEN c.version ELSE $1::integer END
@@ -208,6 +216,7 @@ func (q *Queries) ChainVersionByID(ctx context.Context, arg ChainVersionByIDPara
 		&i.Chain.CreatedAt,
 		&i.Chain.UpdatedAt,
 		&i.Chain.DeletedAt,
+		&i.Chain.Concurrency,
 		&i.ChainVersion.ChainID,
 		&i.ChainVersion.Version,
 		&i.ChainVersion.Description,
@@ -219,7 +228,7 @@ func (q *Queries) ChainVersionByID(ctx context.Context, arg ChainVersionByIDPara
 }
 
 const chainVersionByName = `-- name: ChainVersionByName :one
-SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
+SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, c.concurrency, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
   FROM chains c
   JOIN chain_versions v ON v.chain_id = c.id
    AND v.version = CASE WHEN $1::integer = 0 THEN c.version ELSE $1::integer END
@@ -246,6 +255,7 @@ func (q *Queries) ChainVersionByName(ctx context.Context, arg ChainVersionByName
 		&i.Chain.CreatedAt,
 		&i.Chain.UpdatedAt,
 		&i.Chain.DeletedAt,
+		&i.Chain.Concurrency,
 		&i.ChainVersion.ChainID,
 		&i.ChainVersion.Version,
 		&i.ChainVersion.Description,
@@ -324,7 +334,7 @@ func (q *Queries) ChainVersionList(ctx context.Context, arg ChainVersionListPara
 }
 
 const chainVersionPinned = `-- name: ChainVersionPinned :one
-SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
+SELECT c.id, c.name, c.version, c.created_at, c.updated_at, c.deleted_at, c.concurrency, v.chain_id, v.version, v.description, v.document, v.prompt_ids, v.created_at
   FROM chains c
   JOIN chain_versions v ON v.chain_id = c.id AND v.version = $1
  WHERE c.id = $2
@@ -351,6 +361,7 @@ func (q *Queries) ChainVersionPinned(ctx context.Context, arg ChainVersionPinned
 		&i.Chain.CreatedAt,
 		&i.Chain.UpdatedAt,
 		&i.Chain.DeletedAt,
+		&i.Chain.Concurrency,
 		&i.ChainVersion.ChainID,
 		&i.ChainVersion.Version,
 		&i.ChainVersion.Description,

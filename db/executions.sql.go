@@ -11,7 +11,7 @@ import (
 )
 
 const executionByID = `-- name: ExecutionByID :one
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions WHERE id = $1
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions WHERE id = $1
 `
 
 func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error) {
@@ -42,6 +42,8 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 		&i.CreatedAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.Priority,
+		&i.Slot,
 		&i.ParentExecutionID,
 		&i.Origin,
 		&i.ForkFromPrompt,
@@ -54,18 +56,91 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 }
 
 const executionClaim = `-- name: ExecutionClaim :many
-WITH lost AS MATERIALIZED (
+WITH RECURSIVE asked AS MATERIALIZED (
+    SELECT $3::integer AS most, $4::bigint AS turn
+), lost AS MATERIALIZED (
     SELECT c.id FROM executions c
-     WHERE c.status = 'running' AND c.lease_expires_at < clock_timestamp() AND c.id <> ALL($4::bigint[])
+     WHERE c.status = 'running' AND c.lease_expires_at < clock_timestamp() AND c.id <> ALL($5::bigint[])
      ORDER BY c.id
-     LIMIT $3
+     LIMIT (SELECT a.most FROM asked a)
        FOR NO KEY UPDATE SKIP LOCKED
+), busy AS MATERIALIZED (
+    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status = 'running' GROUP BY c.chain_id
+), heads AS (
+    (SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
+       FROM executions c
+      WHERE c.status = 'queued'
+      ORDER BY -c.priority, c.chain_id, c.id
+      LIMIT 1)
+    UNION ALL
+    SELECT n.lane, n.chain_id, n.id, n.created_at
+      FROM heads h
+     CROSS JOIN LATERAL (
+           SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
+             FROM executions c
+            WHERE c.status = 'queued' AND (-c.priority, c.chain_id) > (h.lane, h.chain_id)
+            ORDER BY -c.priority, c.chain_id, c.id
+            LIMIT 1) n
+), open AS MATERIALIZED (
+    SELECT h.lane, h.chain_id, h.id, h.created_at, l.concurrency, coalesce(b.running, 0) AS running,
+           coalesce(l.concurrency - coalesce(b.running, 0), a.most) AS room,
+           -min(h.lane) OVER () AS top,
+           4 * a.most / count(*) OVER () AS share
+      FROM asked a
+     CROSS JOIN heads h
+      LEFT JOIN busy b ON b.chain_id = h.chain_id
+      LEFT JOIN chains l ON l.id = h.chain_id AND l.concurrency IS NOT NULL
+     WHERE l.concurrency IS NULL OR l.concurrency > coalesce(b.running, 0)
+), candidates AS (
+    SELECT l.lane, l.chain_id, l.concurrency, l.running, l.room, l.top, l.id, l.created_at FROM open l
+    UNION ALL
+    -- With many lanes the heads are enough; with few, more of each are looked at.
+    SELECT l.lane, l.chain_id, l.concurrency, l.running, l.room, l.top, n.id, n.created_at
+      FROM open l
+     CROSS JOIN LATERAL (
+           SELECT c.id, c.created_at
+             FROM executions c
+            WHERE c.status = 'queued' AND -c.priority = l.lane AND c.chain_id = l.chain_id AND c.id > l.id
+            ORDER BY c.id
+            LIMIT greatest(least(l.room, l.share) - 1, 0)) n
+), placed AS (
+    SELECT c.lane, c.chain_id, c.concurrency, c.running, c.room, c.level,
+           row_number() OVER (PARTITION BY c.chain_id ORDER BY c.level DESC, c.id) AS place
+      FROM (SELECT n.lane, n.chain_id, n.concurrency, n.running, n.room, n.id,
+                   least(n.top, -n.lane + floor(extract(epoch FROM clock_timestamp() - n.created_at) / 60)) AS level
+              FROM candidates n) c
+), best AS (
+    SELECT p.lane, p.chain_id, p.concurrency, p.running
+      FROM placed p
+     WHERE p.place <= p.room
+     ORDER BY p.level DESC, p.running + p.place, p.chain_id <= (SELECT a.turn FROM asked a), p.chain_id
+     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
+), taken AS MATERIALIZED (
+    SELECT t.lane, t.chain_id, t.concurrency, t.running, t.wanted
+      FROM (SELECT b.lane, b.chain_id, b.concurrency, b.running, count(*) AS wanted
+              FROM best b
+             GROUP BY b.lane, b.chain_id, b.concurrency, b.running
+            OFFSET 0) t
+     WHERE t.concurrency IS NULL OR pg_try_advisory_xact_lock(hashtextextended('chainstream.slots', t.chain_id))
 ), waiting AS MATERIALIZED (
-    SELECT c.id FROM executions c
-     WHERE c.status = 'queued'
-     ORDER BY c.id
-     LIMIT $3
-       FOR NO KEY UPDATE SKIP LOCKED
+    SELECT w.id, t.chain_id, t.concurrency, t.running, row_number() OVER (PARTITION BY t.chain_id) AS nth
+      FROM taken t
+     CROSS JOIN LATERAL (
+           SELECT c.id FROM executions c
+            WHERE c.status = 'queued' AND -c.priority = t.lane AND c.chain_id = t.chain_id
+            ORDER BY c.id
+            LIMIT t.wanted
+              FOR NO KEY UPDATE SKIP LOCKED) w
+), slots AS MATERIALIZED (
+    -- One of the first running + n numbers is free for each of n.
+    SELECT w.chain_id, s.slot, row_number() OVER (PARTITION BY w.chain_id ORDER BY s.slot) AS nth
+      FROM (SELECT q.chain_id, max(q.running) + count(*) AS most FROM waiting q WHERE q.concurrency IS NOT NULL GROUP BY q.chain_id) w
+     CROSS JOIN LATERAL generate_series(1, w.most::integer) AS s (slot)
+     WHERE NOT EXISTS (SELECT FROM executions u WHERE u.status = 'running' AND u.chain_id = w.chain_id AND u.slot = s.slot)
+), chosen AS MATERIALIZED (
+    SELECT l.id, NULL::integer AS slot FROM lost l
+    UNION ALL
+    SELECT w.id, s.slot FROM waiting w LEFT JOIN slots s ON s.chain_id = w.chain_id AND s.nth = w.nth
 )
 UPDATE executions e
    SET status = 'running',
@@ -73,31 +148,44 @@ UPDATE executions e
        lease_owner = $1::text,
        lease_expires_at = clock_timestamp() + $2::interval,
        claims = e.claims + 1,
+       slot = coalesce((SELECT h.slot FROM chosen h WHERE h.id = e.id), e.slot),
        started_at = coalesce(e.started_at, clock_timestamp())
- WHERE e.id IN (
-        SELECT found.id FROM (SELECT l.id FROM lost l UNION ALL SELECT w.id FROM waiting w) found
-         ORDER BY found.id
-         LIMIT $3)
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
+ WHERE e.id = ANY(ARRAY(SELECT h.id FROM chosen h)) -- an array, so that the rows are always found by their key
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
 `
 
 type ExecutionClaimParams struct {
 	Owner   string
 	Lease   time.Duration
 	MaxRows int32
+	Turn    int64
 	Held    []int64
 }
 
-// ExecutionClaim takes executions that wait or whose lease ran out, oldest
-// first, under a new epoch. Time is the database's. What the caller still runs
+// ExecutionClaim takes executions under a new epoch: first those whose lease ran
+// out, then from the queue. Time is the database's. What the caller still runs
 // is left to it: its lease ran out because renewing it failed, not because its
-// owner died. The two kinds are looked for apart, because each has a small index
-// of its own; under one OR the planner walks through all finished executions.
+// owner died.
+//
+// The queue is read lane by lane; a lane is one priority of one chain. Higher
+// priorities go first, and a lane that waits rises by one for every minute, up to
+// the highest priority that waits. Among equals the chain goes first of which the
+// fewest run; where that is equal too, the chains take turns, and turn is the one
+// that was served last. A tenant, when there is one, stands before the chain in
+// the lanes and in what runs, and its own number goes before that of the chain.
+//
+// A chain with a limit gives as many as it has slots. The advisory lock keeps two
+// servers from the same slots; should a slot have been given away since the
+// statement began, the unique index ends it, and the caller tries again.
+//
+// The two kinds are looked for apart, because each has a small index of its own;
+// under one OR the planner walks through all finished executions.
 func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) ([]Execution, error) {
 	rows, err := q.db.Query(ctx, executionClaim,
 		arg.Owner,
 		arg.Lease,
 		arg.MaxRows,
+		arg.Turn,
 		arg.Held,
 	)
 	if err != nil {
@@ -132,6 +220,8 @@ func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) 
 			&i.CreatedAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.Priority,
+			&i.Slot,
 			&i.ParentExecutionID,
 			&i.Origin,
 			&i.ForkFromPrompt,
@@ -159,7 +249,7 @@ UPDATE executions e
        claims = e.claims + 1,
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = $3 AND e.status = 'queued'
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
 `
 
 type ExecutionClaimQueuedParams struct {
@@ -203,6 +293,8 @@ func (q *Queries) ExecutionClaimQueued(ctx context.Context, arg ExecutionClaimQu
 			&i.CreatedAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.Priority,
+			&i.Slot,
 			&i.ParentExecutionID,
 			&i.Origin,
 			&i.ForkFromPrompt,
@@ -225,7 +317,7 @@ const executionCountQueued = `-- name: ExecutionCountQueued :one
 SELECT count(*) FROM (SELECT 1 FROM executions WHERE status = 'queued' LIMIT $1) q
 `
 
-// ExecutionCountQueued counts waiting executions, up to a bound.
+// ExecutionCountQueued counts waiting executions of all servers, up to a bound.
 func (q *Queries) ExecutionCountQueued(ctx context.Context, maxRows int32) (int64, error) {
 	row := q.db.QueryRow(ctx, executionCountQueued, maxRows)
 	var count int64
@@ -315,8 +407,8 @@ func (q *Queries) ExecutionFoldLag(ctx context.Context, age time.Duration) (Exec
 }
 
 const executionInsert = `-- name: ExecutionInsert :one
-INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts, priority)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 RETURNING id, created_at
 `
 
@@ -328,6 +420,7 @@ type ExecutionInsertParams struct {
 	Metadata     []byte
 	Limits       []byte
 	TotalPrompts int32
+	Priority     int16
 }
 
 type ExecutionInsertRow struct {
@@ -345,6 +438,7 @@ func (q *Queries) ExecutionInsert(ctx context.Context, arg ExecutionInsertParams
 		arg.Metadata,
 		arg.Limits,
 		arg.TotalPrompts,
+		arg.Priority,
 	)
 	var i ExecutionInsertRow
 	err := row.Scan(&i.ID, &i.CreatedAt)
@@ -385,7 +479,7 @@ func (q *Queries) ExecutionLineageSet(ctx context.Context, arg ExecutionLineageS
 }
 
 const executionList = `-- name: ExecutionList :many
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
@@ -452,6 +546,8 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 			&i.CreatedAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.Priority,
+			&i.Slot,
 			&i.ParentExecutionID,
 			&i.Origin,
 			&i.ForkFromPrompt,

@@ -101,12 +101,13 @@ func (ns NullPromptStatus) Value() (driver.Value, error) {
 }
 
 type Chain struct {
-	ID        int64
-	Name      string
-	Version   int32
-	CreatedAt time.Time
-	UpdatedAt time.Time
-	DeletedAt *time.Time
+	ID          int64
+	Name        string
+	Version     int32
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+	DeletedAt   *time.Time
+	Concurrency *int32
 }
 
 type ChainVersion struct {
@@ -143,6 +144,8 @@ type Execution struct {
 	CreatedAt         time.Time
 	StartedAt         *time.Time
 	FinishedAt        *time.Time
+	Priority          int16
+	Slot              *int32
 	ParentExecutionID *int64
 	Origin            *string
 	ForkFromPrompt    *string

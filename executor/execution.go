@@ -51,6 +51,7 @@ type Execution struct {
 	Inputs       json.RawMessage // object: checked, defaults applied
 	Metadata     json.RawMessage // as the caller gave it; nil when there is none
 	Limits       chain.Limits    // of the chain, narrowed by the trigger
+	Priority     int             // higher first
 	TotalPrompts int
 	LastSeq      int64
 	Error        string // safe for users
@@ -103,9 +104,17 @@ type Trigger struct {
 	Inputs   map[string]any  // checked by chain.Chain.CheckInputs
 	Metadata json.RawMessage // object or nil
 	Limits   chain.Limits    // narrow the chain's; zero fields leave them as they are
+	Priority int             // in the queue, from MinPriority to MaxPriority; higher first
 	Key      IdempotencyKey  // zero = every trigger makes an execution
 	Lineage                  // zero = nothing is taken over; see Executor.Derive
 }
+
+// The bounds of priorities. A waiting execution rises by one for every minute,
+// until it is among the highest that wait.
+const (
+	MinPriority = -10
+	MaxPriority = 10
+)
 
 // IdempotencyKey names a trigger so that sending it again has no effect.
 type IdempotencyKey struct {

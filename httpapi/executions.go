@@ -24,6 +24,7 @@ type executionSummary struct {
 	ChainID      int64           `json:"chainId"`
 	ChainName    string          `json:"chainName"`
 	ChainVersion int             `json:"chainVersion"`
+	Priority     int             `json:"priority"`
 	TotalPrompts int             `json:"totalPrompts"`
 	EventsURL    string          `json:"eventsUrl"`
 	LastSeq      int64           `json:"lastSeq"`
@@ -105,7 +106,7 @@ type reusedFrom struct {
 func summaryOf(ex executor.Execution) executionSummary {
 	s := executionSummary{
 		ExecutionID: ex.ID, Status: ex.Status,
-		ChainID: ex.ChainID, ChainName: ex.ChainName, ChainVersion: ex.ChainVersion, TotalPrompts: ex.TotalPrompts,
+		ChainID: ex.ChainID, ChainName: ex.ChainName, ChainVersion: ex.ChainVersion, Priority: ex.Priority, TotalPrompts: ex.TotalPrompts,
 		EventsURL: eventsURL(ex.ID), LastSeq: ex.LastSeq,
 		Usage:    usage{ex.InputTokens, ex.OutputTokens, ex.InputTokens + ex.OutputTokens},
 		Metadata: ex.Metadata, ParentID: ex.Parent, Origin: ex.Origin, FromPrompt: ex.FromPrompt, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt),

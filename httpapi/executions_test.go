@@ -20,7 +20,7 @@ func TestTrigger(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, setup{})
 	id := a.chain(twoPrompts)
-	for _, body := range []string{run, fmt.Sprintf(`{"chain":%d,"version":1,"inputs":{"topic":"x"},"metadata":{"a":[1]},"limits":{"timeout":"90s","maxCostUsd":0.25}}`, id), fmt.Sprintf(`{"chain":"%d","version":null,"inputs":{"topic":"x"},"limits":null,"metadata":null}`, id)} {
+	for _, body := range []string{run, fmt.Sprintf(`{"chain":%d,"version":1,"inputs":{"topic":"x"},"metadata":{"a":[1]},"limits":{"timeout":"90s","maxCostUsd":0.25},"priority":-3}`, id), fmt.Sprintf(`{"chain":"%d","version":null,"inputs":{"topic":"x"},"limits":null,"metadata":null}`, id)} {
 		got := a.do(call{method: "POST", path: "/api/v1/executions", body: body}).want(http.StatusAccepted)
 		m := got.object()
 		n := strconv.FormatFloat(m["executionId"].(float64), 'f', 0, 64) //nolint:errcheck,forcetypeassert // described as an integer, and checked
@@ -31,6 +31,9 @@ func TestTrigger(t *testing.T) {
 	detail := a.do(call{method: "GET", path: "/api/v1/executions/2"}).want(http.StatusOK).object()
 	if diff := cmp.Diff(map[string]any{"timeout": "1m30s", "maxCostUsd": 0.25}, detail["limits"]); diff != "" {
 		t.Error(diff)
+	}
+	if detail["priority"] != -3.0 {
+		t.Errorf("priority %v", detail["priority"])
 	}
 	if diff := cmp.Diff(map[string]any{"a": []any{1.0}}, detail["metadata"]); diff != "" {
 		t.Error(diff)

@@ -118,7 +118,7 @@ var sentinels = []struct {
 	{executor.ErrCompleted, kindCompleted, "There is nothing to retry. Fork it: with fromPrompt from that prompt on, without fromPrompt to run all of it again.", 0},
 	{executor.ErrResultsGone, kindResultsGone, "What the prompts had answered has been removed and cannot be reused. Run the chain again.", 0},
 	{executor.ErrKeyReused, kindKeyReused, "This Idempotency-Key came with another request before. Use a new key for a new execution.", 0},
-	{executor.ErrQueueFull, kindQueueFull, "The server has taken as many executions as it can. Try again later.", 2 * time.Second},
+	{executor.ErrQueueFull, kindQueueFull, "As many executions wait in the database as its servers allow. Try again later.", 2 * time.Second},
 	{executor.ErrStopping, kindStopping, "The server is shutting down. Try again soon.", time.Second},
 	{events.ErrClosed, kindStopping, "The server is shutting down. Try again soon.", time.Second},
 	{events.ErrBadCursor, kindBadCursor, "A cursor is a whole number from 0 on: the id of the last event that was received.", 0},

@@ -54,7 +54,7 @@ func TestProblems(t *testing.T) {
 		trigger("list", `[]`, 422),
 		trigger("null", `null`, 422),
 		trigger("no-chain", `{}`, 422),
-		trigger("everything-wrong", `{"chain": true, "version": 0, "inputs": [], "metadata": "x", "limits": {"timeout": 5, "maxCostUsd": "1", "x": 1}, "Chain": 1, "priority": 1}`, 422),
+		trigger("everything-wrong", `{"chain": true, "version": 0, "inputs": [], "metadata": "x", "limits": {"timeout": 5, "maxCostUsd": "1", "x": 1}, "Chain": 1, "priority": 11}`, 422),
 		trigger("chain-beyond-64-bits", `{"chain": 9223372036854775808}`, 422),
 		trigger("chain-name", `{"chain": "No such name'; --"}`, 422),
 		trigger("unknown-chain", `{"chain": "three"}`, 404),

@@ -373,6 +373,21 @@ func TestTriggerStreamsItsEvents(t *testing.T) {
 	}
 }
 
+// A server that drains has no stream to answer with, and an execution behind a
+// refusal would be one that nobody knows of. Without a stream it is queued.
+func TestTriggerWhileDraining(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.chain(twoPrompts)
+	a.server.Drain()
+	body := `{"chain":"two","inputs":{"topic":"tides"}}`
+	a.do(call{method: "POST", path: "/api/v1/executions", body: body, header: map[string]string{"Accept": "text/event-stream"}}).
+		problem(http.StatusServiceUnavailable, "stopping")
+	if m := a.do(call{method: "POST", path: "/api/v1/executions", body: body}).want(http.StatusAccepted).object(); m["executionId"] != 1.0 {
+		t.Errorf("the refused trigger made an execution: %v", m)
+	}
+}
+
 // Closing a stream never stops an execution.
 func TestDisconnectDoesNotStop(t *testing.T) {
 	t.Parallel()

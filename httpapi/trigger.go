@@ -68,6 +68,9 @@ func (s *Server) start(c echo.Context, scope string, body []byte, prepare func(c
 		t.Key = hashedKey
 	}
 	var seat *place
+	if wantsStream && s.stopping() {
+		return executor.ErrStopping // before there is an execution that the answer would hide
+	}
 	if wantsStream {
 		// An answer without events would hide that the execution was made, so
 		// the place is taken first.
@@ -174,7 +177,8 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	inputs := r.object("inputs")
 	r.metadata()
 	l := r.limits()
-	r.surplus("chain", "version", "inputs", "metadata", "limits")
+	priority := r.priority()
+	r.surplus("chain", "version", "inputs", "metadata", "limits", "priority")
 	if len(r.problems) > 0 {
 		return executor.Trigger{}, inputProblem(r.problems)
 	}
@@ -192,7 +196,7 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	if err := s.runnable(ctx, v.Chain); err != nil {
 		return executor.Trigger{}, err
 	}
-	t := executor.Trigger{Version: v, Inputs: checked, Limits: l}
+	t := executor.Trigger{Version: v, Inputs: checked, Limits: l, Priority: priority}
 	if m := fields["metadata"]; m != nil && string(m) != "null" {
 		t.Metadata = m
 	}
@@ -262,6 +266,19 @@ func (r *triggerReader) version() int {
 		r.add("/version", chain.CodeWrongType, "must be a version of the chain: 1, 2, 3 …")
 	}
 	return int(n)
+}
+
+func (r *triggerReader) priority() int {
+	raw, ok := r.fields["priority"]
+	if !ok || string(raw) == "null" {
+		return 0
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil || n < executor.MinPriority || n > executor.MaxPriority {
+		r.add("/priority", chain.CodeOutOfRange, fmt.Sprintf("must be a whole number from %d to %d", executor.MinPriority, executor.MaxPriority))
+		return 0
+	}
+	return n
 }
 
 // object reads a field that is an object or missing.

@@ -77,7 +77,9 @@ func insertVersion(ctx context.Context, q *db.Queries, id int64, number int, c *
 	if err != nil {
 		return nil, err
 	}
-	err = q.ChainSetVersion(ctx, db.ChainSetVersionParams{ID: id, Version: int32(number), Name: c.Name})
+	err = q.ChainSetVersion(ctx, db.ChainSetVersionParams{
+		ID: id, Version: int32(number), Name: c.Name, Concurrency: optional(int32(c.Limits.Concurrency)),
+	})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.ConstraintName == "chains_name_key" {
 		return nil, chain.ErrNameTaken

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/events"
@@ -122,7 +124,7 @@ func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {
 	}
 	p := db.ExecutionInsertParams{
 		ChainID: t.Version.ChainID, ChainVersion: int32(t.Version.Version), ChainName: c.Name,
-		Inputs: inputs, Limits: limitsJSON, TotalPrompts: int32(len(c.Prompts)),
+		Inputs: inputs, Limits: limitsJSON, TotalPrompts: int32(len(c.Prompts)), Priority: int16(t.Priority),
 	}
 	if len(t.Metadata) > 0 {
 		if p.Metadata, err = events.AppendJSONB(nil, t.Metadata); err != nil {
@@ -136,20 +138,63 @@ func queued(p db.ExecutionInsertParams, row db.ExecutionInsertRow) (executor.Exe
 	return execution(db.Execution{
 		ID: row.ID, CreatedAt: row.CreatedAt, Status: db.ExecutionStatusQueued,
 		ChainID: p.ChainID, ChainVersion: p.ChainVersion, ChainName: p.ChainName,
-		Inputs: p.Inputs, Metadata: p.Metadata, Limits: p.Limits, TotalPrompts: p.TotalPrompts,
+		Inputs: p.Inputs, Metadata: p.Metadata, Limits: p.Limits, TotalPrompts: p.TotalPrompts, Priority: p.Priority,
 	})
 }
 
-// Claim implements executor.Queue.
+// Claim implements executor.Queue. It runs on the connections of the log: there
+// the statement is planned once, which otherwise takes longer than the claim.
 func (s *Store) Claim(ctx context.Context, owner string, limit int, lease time.Duration, held ...int64) ([]executor.Execution, error) {
 	if held == nil {
 		held = []int64{} // nil would be NULL, and nothing is unlike NULL
 	}
-	rows, err := s.queries.ExecutionClaim(ctx, db.ExecutionClaimParams{Owner: owner, Lease: lease, MaxRows: int32(limit), Held: held})
+	turn := s.turn.Load()
+	params := db.ExecutionClaimParams{Owner: owner, Lease: lease, MaxRows: int32(limit), Turn: turn, Held: held}
+	rows, err := s.log.ExecutionClaim(ctx, params)
+	for try := 1; isSlotTaken(err) && try < claimTries; try++ {
+		rows, err = s.log.ExecutionClaim(ctx, params)
+	}
+	if isSlotTaken(err) {
+		err = unavailable{err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("claim executions: %w", translate(err))
 	}
+	s.turn.Store(lastServed(rows, turn))
 	return executions(rows)
+}
+
+// claimTries is how often a claim is tried that another server's claim gets in
+// the way of.
+const claimTries = 5
+
+// isSlotTaken tells whether another server has given the slot of a chain away
+// between the look at it and the claim.
+func isSlotTaken(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.ConstraintName == "executions_slot_key"
+}
+
+// lastServed answers the chain that had its turn last in a claim: the last one,
+// in the order that begins behind turn, of those that were served most often.
+func lastServed(rows []db.Execution, turn int64) int64 {
+	served := make(map[int64]int)
+	most := 0
+	for _, r := range rows {
+		served[r.ChainID]++
+		most = max(most, served[r.ChainID])
+	}
+	before, behind := int64(0), int64(0) // the last of either side
+	for id, n := range served {
+		switch {
+		case n < most:
+		case id <= turn:
+			before = max(before, id)
+		default:
+			behind = max(behind, id)
+		}
+	}
+	return cmp.Or(before, behind, turn)
 }
 
 // ClaimQueued implements executor.Queue.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,11 +29,12 @@ type Store struct {
 	logPool *pgxpool.Pool
 	log     *db.Queries
 	pooled  bool
+	turn    atomic.Int64 // id of the chain that was served last by a claim
 }
 
 // logConns is enough for the committers of a log, the looking up of an outcome,
-// the renewal of leases and the reading of what other processes write.
-const logConns = 5
+// the renewal of leases, the claims and the reading of what other processes write.
+const logConns = 6
 
 // Config says how to reach the database.
 type Config struct {

@@ -14,8 +14,8 @@ func prepareConn(_ context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// prepareLogConn is prepareConn for the connections of the log, whose few
-// statements find their rows by key. Left to itself PostgreSQL plans the append
+// prepareLogConn is prepareConn for the connections of the log and the queue, whose
+// few statements find their rows by key. Left to itself PostgreSQL plans the append
 // anew for every commit, which can take longer than the append, and in a database
 // without statistics it reads all of executions for it.
 func prepareLogConn(ctx context.Context, conn *pgx.Conn) error {

@@ -11,7 +11,7 @@ SELECT * FROM chains WHERE id = @id AND deleted_at IS NULL FOR UPDATE;
 SELECT id FROM chains WHERE name = @name AND deleted_at IS NULL;
 
 -- name: ChainSetVersion :exec
-UPDATE chains SET version = @version, name = @name, updated_at = clock_timestamp() WHERE id = @id;
+UPDATE chains SET version = @version, name = @name, concurrency = sqlc.narg('concurrency'), updated_at = clock_timestamp() WHERE id = @id;
 
 -- name: ChainVersionInsert :one
 INSERT INTO chain_versions (chain_id, version, description, document, prompt_ids)

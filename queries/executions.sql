@@ -1,7 +1,7 @@
 -- name: ExecutionInsert :one
 -- ExecutionInsert queues an execution.
-INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts)
-VALUES (@chain_id, @chain_version, @chain_name, @inputs, sqlc.narg('metadata'), sqlc.narg('limits'), @total_prompts)
+INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts, priority)
+VALUES (@chain_id, @chain_version, @chain_name, @inputs, sqlc.narg('metadata'), sqlc.narg('limits'), @total_prompts, @priority)
 RETURNING id, created_at;
 
 -- name: ExecutionByID :one
@@ -21,23 +21,109 @@ SELECT * FROM executions
  LIMIT @max_rows;
 
 -- name: ExecutionClaim :many
--- ExecutionClaim takes executions that wait or whose lease ran out, oldest
--- first, under a new epoch. Time is the database's. What the caller still runs
+-- ExecutionClaim takes executions under a new epoch: first those whose lease ran
+-- out, then from the queue. Time is the database's. What the caller still runs
 -- is left to it: its lease ran out because renewing it failed, not because its
--- owner died. The two kinds are looked for apart, because each has a small index
--- of its own; under one OR the planner walks through all finished executions.
-WITH lost AS MATERIALIZED (
+-- owner died.
+--
+-- The queue is read lane by lane; a lane is one priority of one chain. Higher
+-- priorities go first, and a lane that waits rises by one for every minute, up to
+-- the highest priority that waits. Among equals the chain goes first of which the
+-- fewest run; where that is equal too, the chains take turns, and turn is the one
+-- that was served last. A tenant, when there is one, stands before the chain in
+-- the lanes and in what runs, and its own number goes before that of the chain.
+--
+-- A chain with a limit gives as many as it has slots. The advisory lock keeps two
+-- servers from the same slots; should a slot have been given away since the
+-- statement began, the unique index ends it, and the caller tries again.
+--
+-- The two kinds are looked for apart, because each has a small index of its own;
+-- under one OR the planner walks through all finished executions.
+WITH RECURSIVE asked AS MATERIALIZED (
+    SELECT @max_rows::integer AS most, @turn::bigint AS turn
+), lost AS MATERIALIZED (
     SELECT c.id FROM executions c
      WHERE c.status = 'running' AND c.lease_expires_at < clock_timestamp() AND c.id <> ALL(@held::bigint[])
      ORDER BY c.id
-     LIMIT @max_rows
+     LIMIT (SELECT a.most FROM asked a)
        FOR NO KEY UPDATE SKIP LOCKED
+), busy AS MATERIALIZED (
+    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status = 'running' GROUP BY c.chain_id
+), heads AS (
+    (SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
+       FROM executions c
+      WHERE c.status = 'queued'
+      ORDER BY -c.priority, c.chain_id, c.id
+      LIMIT 1)
+    UNION ALL
+    SELECT n.lane, n.chain_id, n.id, n.created_at
+      FROM heads h
+     CROSS JOIN LATERAL (
+           SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
+             FROM executions c
+            WHERE c.status = 'queued' AND (-c.priority, c.chain_id) > (h.lane, h.chain_id)
+            ORDER BY -c.priority, c.chain_id, c.id
+            LIMIT 1) n
+), open AS MATERIALIZED (
+    SELECT h.lane, h.chain_id, h.id, h.created_at, l.concurrency, coalesce(b.running, 0) AS running,
+           coalesce(l.concurrency - coalesce(b.running, 0), a.most) AS room,
+           -min(h.lane) OVER () AS top,
+           4 * a.most / count(*) OVER () AS share
+      FROM asked a
+     CROSS JOIN heads h
+      LEFT JOIN busy b ON b.chain_id = h.chain_id
+      LEFT JOIN chains l ON l.id = h.chain_id AND l.concurrency IS NOT NULL
+     WHERE l.concurrency IS NULL OR l.concurrency > coalesce(b.running, 0)
+), candidates AS (
+    SELECT l.lane, l.chain_id, l.concurrency, l.running, l.room, l.top, l.id, l.created_at FROM open l
+    UNION ALL
+    -- With many lanes the heads are enough; with few, more of each are looked at.
+    SELECT l.lane, l.chain_id, l.concurrency, l.running, l.room, l.top, n.id, n.created_at
+      FROM open l
+     CROSS JOIN LATERAL (
+           SELECT c.id, c.created_at
+             FROM executions c
+            WHERE c.status = 'queued' AND -c.priority = l.lane AND c.chain_id = l.chain_id AND c.id > l.id
+            ORDER BY c.id
+            LIMIT greatest(least(l.room, l.share) - 1, 0)) n
+), placed AS (
+    SELECT c.lane, c.chain_id, c.concurrency, c.running, c.room, c.level,
+           row_number() OVER (PARTITION BY c.chain_id ORDER BY c.level DESC, c.id) AS place
+      FROM (SELECT n.lane, n.chain_id, n.concurrency, n.running, n.room, n.id,
+                   least(n.top, -n.lane + floor(extract(epoch FROM clock_timestamp() - n.created_at) / 60)) AS level
+              FROM candidates n) c
+), best AS (
+    SELECT p.lane, p.chain_id, p.concurrency, p.running
+      FROM placed p
+     WHERE p.place <= p.room
+     ORDER BY p.level DESC, p.running + p.place, p.chain_id <= (SELECT a.turn FROM asked a), p.chain_id
+     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
+), taken AS MATERIALIZED (
+    SELECT t.lane, t.chain_id, t.concurrency, t.running, t.wanted
+      FROM (SELECT b.lane, b.chain_id, b.concurrency, b.running, count(*) AS wanted
+              FROM best b
+             GROUP BY b.lane, b.chain_id, b.concurrency, b.running
+            OFFSET 0) t
+     WHERE t.concurrency IS NULL OR pg_try_advisory_xact_lock(hashtextextended('chainstream.slots', t.chain_id))
 ), waiting AS MATERIALIZED (
-    SELECT c.id FROM executions c
-     WHERE c.status = 'queued'
-     ORDER BY c.id
-     LIMIT @max_rows
-       FOR NO KEY UPDATE SKIP LOCKED
+    SELECT w.id, t.chain_id, t.concurrency, t.running, row_number() OVER (PARTITION BY t.chain_id) AS nth
+      FROM taken t
+     CROSS JOIN LATERAL (
+           SELECT c.id FROM executions c
+            WHERE c.status = 'queued' AND -c.priority = t.lane AND c.chain_id = t.chain_id
+            ORDER BY c.id
+            LIMIT t.wanted
+              FOR NO KEY UPDATE SKIP LOCKED) w
+), slots AS MATERIALIZED (
+    -- One of the first running + n numbers is free for each of n.
+    SELECT w.chain_id, s.slot, row_number() OVER (PARTITION BY w.chain_id ORDER BY s.slot) AS nth
+      FROM (SELECT q.chain_id, max(q.running) + count(*) AS most FROM waiting q WHERE q.concurrency IS NOT NULL GROUP BY q.chain_id) w
+     CROSS JOIN LATERAL generate_series(1, w.most::integer) AS s (slot)
+     WHERE NOT EXISTS (SELECT FROM executions u WHERE u.status = 'running' AND u.chain_id = w.chain_id AND u.slot = s.slot)
+), chosen AS MATERIALIZED (
+    SELECT l.id, NULL::integer AS slot FROM lost l
+    UNION ALL
+    SELECT w.id, s.slot FROM waiting w LEFT JOIN slots s ON s.chain_id = w.chain_id AND s.nth = w.nth
 )
 UPDATE executions e
    SET status = 'running',
@@ -45,11 +131,9 @@ UPDATE executions e
        lease_owner = @owner::text,
        lease_expires_at = clock_timestamp() + @lease::interval,
        claims = e.claims + 1,
+       slot = coalesce((SELECT h.slot FROM chosen h WHERE h.id = e.id), e.slot),
        started_at = coalesce(e.started_at, clock_timestamp())
- WHERE e.id IN (
-        SELECT found.id FROM (SELECT l.id FROM lost l UNION ALL SELECT w.id FROM waiting w) found
-         ORDER BY found.id
-         LIMIT @max_rows)
+ WHERE e.id = ANY(ARRAY(SELECT h.id FROM chosen h)) -- an array, so that the rows are always found by their key
 RETURNING e.*;
 
 -- name: ExecutionClaimQueued :many
@@ -96,7 +180,7 @@ UPDATE executions
 RETURNING status::text AS status, coalesce(lease_owner, '')::text AS lease_owner;
 
 -- name: ExecutionCountQueued :one
--- ExecutionCountQueued counts waiting executions, up to a bound.
+-- ExecutionCountQueued counts waiting executions of all servers, up to a bound.
 SELECT count(*) FROM (SELECT 1 FROM executions WHERE status = 'queued' LIMIT @max_rows) q;
 
 -- name: ExecutionDelete :execrows
