@@ -34,11 +34,13 @@ type Fold struct {
 
 // PromptFold is how one prompt stood.
 type PromptFold struct {
-	PromptState             // without UserMessage and Ordinal, which no event carries
-	Stream      string      // of its newest attempt
-	Call        *LLMRequest // the call that no event has closed; nil when there is none
-	Called      time.Time   // when that call began
-	Newest      time.Time   // of the events of the attempt
+	PromptState               // without UserMessage and Ordinal, which no event carries
+	Stream      string        // of its newest attempt
+	Call        *LLMRequest   // the call that no event has closed; nil when there is none
+	Called      time.Time     // when that call began
+	Newest      time.Time     // of the events of the attempt
+	Announced   bool          // a prompt-retry has announced the next attempt, which has not begun
+	Delay       time.Duration // from that event to that attempt
 
 	text, reasoning strings.Builder // of the newest attempt
 }
@@ -95,6 +97,7 @@ type folded struct {
 	CostUSD      *string     `json:"costUsd"`
 	FinishReason string      `json:"finishReason"`
 	Duration     int64       `json:"duration"`
+	Delay        int64       `json:"delay"`
 	Cached       bool        `json:"cached"`
 	Output       string      `json:"output"`
 	Truncated    bool        `json:"truncated"`
@@ -139,8 +142,10 @@ func (p *PromptFold) add(rec Record, d folded) {
 		p.void()
 		p.Name, p.Position, p.ModelID, p.Attempt, p.Status = d.PromptName, d.Position, d.ModelID, d.Attempt, PromptRunning
 		p.Stream, p.FirstSeq, p.Reused = rec.Stream, rec.Seq, d.ReusedFrom.state()
+		p.Announced = false
 	case TypePromptRetry:
 		p.void()
+		p.Announced, p.Delay = true, time.Duration(d.Delay)*time.Millisecond
 	case TypePromptDelta, TypeReasoningDelta:
 		if d.Attempt < p.Attempt {
 			return

@@ -107,7 +107,7 @@ type Config struct {
 	Owner         string           // name of this process in leases; must be unique
 	Workers       int              // executions at a time; 0 = none, only triggering and cancelling
 	Parallel      int              // prompts of one position at a time; default 16
-	MaxQueued     int              // waiting executions before triggers are refused; default 10,000
+	MaxQueued     int              // waiting executions of all processes on the database before triggers are refused; default 10,000
 	Lease         time.Duration    // default 10 s
 	Renew         time.Duration    // default 3 s
 	Poll          time.Duration    // how often the queue and cancel requests are looked at without a hint; default 1 s
@@ -142,9 +142,12 @@ type Executor struct {
 	claiming     context.Context //nolint:containedctx // the scope of the background loops, from New to Stop
 	loops        sync.WaitGroup
 
+	leaving chan struct{} // closed by HandOver
+
 	mu       sync.Mutex
 	running  map[int64]*run
-	stopping bool
+	left     bool           // leaving is closed: nothing is started any more
+	stopping bool           // Stop was called: nothing is queued any more
 	idle     sync.WaitGroup // one per running execution
 }
 
@@ -171,7 +174,7 @@ func New(store Store, log *events.Log, models Models, cfg Config) *Executor {
 	}
 	e := &Executor{
 		cfg: cfg, store: store, log: log, models: models, logger: cfg.Logger,
-		wake: make(chan struct{}, 1), wakeCancel: make(chan struct{}, 1), running: make(map[int64]*run),
+		wake: make(chan struct{}, 1), wakeCancel: make(chan struct{}, 1), running: make(map[int64]*run), leaving: make(chan struct{}),
 		admission: admission{queue: store, limit: cfg.MaxQueued, now: cfg.Now, turn: make(chan struct{}, 1)},
 	}
 	e.claiming, e.stopClaiming = context.WithCancel(context.Background())
@@ -187,22 +190,45 @@ func (e *Executor) Start() {
 	e.loops.Go(e.cancelLoop)
 }
 
-// Stop claims nothing more, waits for what runs until ctx ends, and then
+// HandOver claims nothing more and lets every execution go at its next safe
+// point: before a prompt begins, and while one waits for its next attempt. Model
+// calls that are under way are finished first. What was let go is claimed by
+// another server at once, or by this one after a restart. HandOver waits until
+// nothing runs, or until ctx ends; triggers are still taken, for others to run.
+func (e *Executor) HandOver(ctx context.Context) {
+	e.mu.Lock()
+	if !e.left {
+		e.left = true
+		close(e.leaving)
+	}
+	e.mu.Unlock()
+	e.stopClaiming()
+	select {
+	case <-e.isIdle():
+	case <-ctx.Done():
+	}
+}
+
+// isIdle answers a channel that is closed when nothing runs any more. It may be
+// called once nothing is started any more.
+func (e *Executor) isIdle() <-chan struct{} {
+	done := make(chan struct{})
+	go func() { e.idle.Wait(); close(done) }()
+	return done
+}
+
+// Stop refuses triggers, hands over what runs until ctx ends, and then
 // interrupts the rest: their leases are given back and another process, or this
 // one after a restart, goes on with them.
 func (e *Executor) Stop(ctx context.Context) error {
 	e.mu.Lock()
 	e.stopping = true
 	e.mu.Unlock()
-	e.stopClaiming()
-	done := make(chan struct{})
-	go func() { e.idle.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
+	e.HandOver(ctx)
+	if ctx.Err() != nil {
 		e.interrupt(errInterrupted)
-		<-done
 	}
+	<-e.isIdle()
 	e.loops.Wait()
 	return nil
 }
@@ -252,7 +278,7 @@ func (e *Executor) Cancel(ctx context.Context, id int64) (Execution, error) {
 		return Execution{}, err
 	}
 	switch {
-	case status == StatusQueued:
+	case status == StatusQueued && !e.hasLeft():
 		// Nobody owns it yet: claim it, and its run does nothing but end.
 		ex, claimed, err := e.store.ClaimQueued(ctx, id, e.cfg.Owner, e.cfg.Lease)
 		if err != nil {
@@ -277,6 +303,16 @@ func (e *Executor) Cancel(ctx context.Context, id int64) (Execution, error) {
 		e.cfg.Announcer.Cancelled(id)
 	}
 	return e.store.Execution(ctx, id)
+}
+
+// hasLeft tells whether nothing is started here any more.
+func (e *Executor) hasLeft() bool {
+	select {
+	case <-e.leaving:
+		return true
+	default:
+		return false
+	}
 }
 
 // hint wakes the claim loop.
@@ -315,6 +351,11 @@ func (silence) Cancelled(int64) {}
 // burst.
 const claimPortion = 100
 
+// claimExact is how many executions a claim may answer and still have found all
+// that it may take: it looks at a part of each chain only when there are more
+// chains than that.
+const claimExact = 4
+
 // claimTimeout bounds a claim, and with it how long a stop waits for one.
 const claimTimeout = 5 * time.Second
 
@@ -333,7 +374,7 @@ func (e *Executor) claimLoop() {
 			for _, ex := range claimed {
 				e.start(ex)
 			}
-			if len(claimed) == portion {
+			if len(claimed) == portion || len(claimed) > claimExact {
 				continue
 			}
 		}
@@ -359,7 +400,7 @@ func (e *Executor) claim(portion int, held []int64) ([]Execution, error) {
 func (e *Executor) start(ex Execution) {
 	r := newRun(e, ex)
 	e.mu.Lock()
-	if e.stopping {
+	if e.left {
 		e.mu.Unlock()
 		r.release()
 		return
@@ -451,7 +492,7 @@ func (e *Executor) every(d time.Duration, wake <-chan struct{}, f func(context.C
 	quit := make(chan struct{})
 	go func() {
 		<-e.claiming.Done()
-		e.idle.Wait()
+		<-e.isIdle()
 		close(quit)
 	}()
 	for {
@@ -475,4 +516,5 @@ var (
 	errTimeout     = errors.New("the execution's time is up")
 	errLost        = fmt.Errorf("run taken over: %w", events.ErrFenced)
 	errInterrupted = errors.New("the server is shutting down")
+	errHandedOver  = errors.New("another server goes on") // at a safe point
 )

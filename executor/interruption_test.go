@@ -35,8 +35,13 @@ func TestStopWhileWaitingForARetry(t *testing.T) {
 	if state := h.states(ex.ID)["P"]; state.Status != "running" {
 		t.Errorf("after the stop the prompt is %s: %s", state.Status, state.Error)
 	}
-	h.resume(s.entry(), executor.Config{Owner: "two"})
-	if got := h.checkLog(ex.ID, h.follow(ex.ID)); got.Status != executor.StatusCompleted {
+	// The wait is over when the next process comes.
+	h.resume(s.entry(), executor.Config{Owner: "two", Now: func() time.Time { return time.Now().Add(time.Minute) }})
+	log := h.follow(ex.ID)
+	if retries := find(log, events.TypePromptRetry); len(retries) != 1 {
+		t.Errorf("the attempt was announced %d times", len(retries))
+	}
+	if got := h.checkLog(ex.ID, log); got.Status != executor.StatusCompleted {
 		t.Errorf("execution: %s, %s", got.Status, got.Error)
 	}
 }

@@ -23,6 +23,7 @@ func (r *run) readLost(ctx context.Context) (map[int]*events.PromptFold, error) 
 	}
 	types := []events.Type{
 		events.TypePromptStart, events.TypeLLMRequest, events.TypePromptDelta, events.TypeReasoningDelta, events.TypeLLMResponse, events.TypeLLMError,
+		events.TypePromptRetry,
 	}
 	fold := events.NewFold()
 	for after < r.ex.LastSeq && len(found) > 0 {

@@ -87,7 +87,7 @@ func (r *run) execute() {
 		}
 	case errors.Is(err, events.ErrFenced):
 		r.logger.WarnContext(r.hold, "execution lost to another process", "error", err)
-	case errors.Is(err, errInterrupted):
+	case errors.Is(err, errInterrupted), errors.Is(err, errHandedOver):
 		r.logger.InfoContext(r.hold, "execution handed over")
 		r.release()
 	default:
@@ -123,7 +123,7 @@ func (r *run) toTheEnd() (Status, error) {
 			return "", fmt.Errorf("open execution %d: %w", r.ex.ID, err)
 		}
 		if err := r.prompts(work); err != nil && !errors.As(err, &failed) {
-			return "", err
+			return "", r.settled(err)
 		}
 	}
 	if err := context.Cause(r.hold); err != nil {
@@ -133,6 +133,18 @@ func (r *run) toTheEnd() (Status, error) {
 		r.closeUnfinished(failed)
 	}
 	return r.terminate(failed)
+}
+
+// settled waits, before the execution is handed over, until all that it has
+// written is stored: whoever goes on reads the log, and fences what comes later.
+func (r *run) settled(err error) error {
+	if !errors.Is(err, errHandedOver) {
+		return err
+	}
+	if _, lost := r.commit(events.Batch{}); lost != nil {
+		return cause(r.hold, lost)
+	}
+	return err
 }
 
 // Waits between tries to load what the database does not give at the moment.
@@ -278,6 +290,9 @@ func (r *run) prompt(ctx context.Context, i int, stream string) (err error) {
 	}
 	if ctx.Err() != nil {
 		return failureOf(ctx, ctx.Err())
+	}
+	if r.e.hasLeft() {
+		return errHandedOver
 	}
 	s = newStep(r, i, stream, prior)
 	return r.settle(p, s.attempts(ctx))

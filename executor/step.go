@@ -62,10 +62,11 @@ func (s *step) attempts(ctx context.Context) error {
 		ctx, stop = context.WithTimeoutCause(ctx, s.prompt.Timeout, errPromptTimeout)
 		defer stop()
 	}
-	if s.state.Attempt > 0 {
-		if err := s.retry("the server that ran this prompt stopped", 0); err != nil {
-			return err
-		}
+	if err := s.resume(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return s.ended(ctx, ctx.Err())
 	}
 	policy := s.run.e.cfg.Retry
 	policy.Attempts = s.prompt.Retry.Attempts
@@ -86,7 +87,10 @@ func (s *step) attempts(ctx context.Context) error {
 			if err := s.retry(failureOf(ctx, err).message, delay); err != nil {
 				return err
 			}
-			if !sleep(ctx, delay) {
+			if err := s.pause(ctx, delay); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
 				break
 			}
 		}
@@ -98,6 +102,11 @@ func (s *step) attempts(ctx context.Context) error {
 			return err
 		}
 	}
+	return s.ended(ctx, err)
+}
+
+// ended closes the prompt after its last attempt.
+func (s *step) ended(ctx context.Context, err error) error {
 	if s.run.hold.Err() != nil {
 		return context.Cause(s.run.hold) // whoever goes on with the execution makes the next attempt
 	}
@@ -106,6 +115,36 @@ func (s *step) attempts(ctx context.Context) error {
 		f.message += " Model: " + s.state.ModelID + "."
 	}
 	return s.fail(f)
+}
+
+// resume announces the attempt of a prompt that another claim had begun. An
+// attempt that was announced already comes when it was to come.
+func (s *step) resume(ctx context.Context) error {
+	if s.state.Attempt == 0 {
+		return nil
+	}
+	if l := s.run.unfinished[s.index]; l != nil && l.Announced {
+		// Clocks of servers differ: never longer than was said.
+		return s.pause(ctx, min(l.Delay-s.run.e.cfg.Now().Sub(l.Newest), l.Delay))
+	}
+	return s.retry("the server that ran this prompt stopped", 0)
+}
+
+// pause waits before an attempt, unless the context ends or the execution is to
+// be handed over: then whoever goes on makes the attempt.
+func (s *step) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		if !s.run.e.hasLeft() {
+			return nil
+		}
+	case <-ctx.Done():
+		return nil
+	case <-s.run.e.leaving:
+	}
+	return errHandedOver
 }
 
 // cause prefers why a context ended over the error that came of it.

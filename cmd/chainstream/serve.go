@@ -30,7 +30,7 @@ func (serveCommand) Help() string {
 
 Model providers are configured by the environment: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL, GEMINI_API_KEY, GEMINI_BASE_URL, OLLAMA_BASE_URL, LMSTUDIO_BASE_URL.
 
-SIGTERM or Ctrl-C stops it: streams are told to reconnect, running executions get --shutdown-timeout to finish and are otherwise continued after the next start. A second signal hurries.
+SIGTERM or Ctrl-C stops it: streams are told to reconnect, and running executions are handed over to another server on the same database, or to the next start, as soon as their model calls have ended. Calls that take longer than --shutdown-timeout are interrupted and made again. A second signal hurries.
 
 The server lets its heap grow to 32 MiB before Go's garbage collector runs; GOGC or GOMEMLIMIT in the environment turn that off and count instead.
 

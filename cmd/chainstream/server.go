@@ -29,13 +29,13 @@ type serverFlags struct {
 	databaseFlags
 	retentionFlags
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
-	MaxQueued       int           `help:"Waiting executions before new ones are refused." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
+	MaxQueued       int           `help:"Waiting executions in the database, from all servers, before this one refuses new ones." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
 	NATSURL         string        `name:"nats-url" help:"NATS server that carries the hints between servers instead of the database." placeholder:"nats://…" environ:"NATS_URL"`
 	MaxStreams      int           `help:"Event streams open at once." default:"20000" environ:"CHAINSTREAM_MAX_STREAMS"`
 	Heartbeat       time.Duration `help:"Silence after which a stream sends a comment, so that proxies keep it open." default:"15s" environ:"CHAINSTREAM_HEARTBEAT"`
 	OfflinePace     time.Duration `help:"Time the demo model takes per word; 0s is instant." default:"25ms" environ:"CHAINSTREAM_OFFLINE_PACE"`
-	ShutdownTimeout time.Duration `help:"How long a stop waits for running executions before it interrupts them." default:"25s" environ:"CHAINSTREAM_SHUTDOWN_TIMEOUT"`
+	ShutdownTimeout time.Duration `help:"How long a stop waits for the model calls that are under way before it interrupts them." default:"20s" environ:"CHAINSTREAM_SHUTDOWN_TIMEOUT"`
 }
 
 // Validate refuses values that would silently mean something else. Kong calls it.
@@ -179,9 +179,10 @@ const (
 )
 
 // stop ends the server: it is not ready any more, streams are told to reconnect
-// elsewhere, requests end, running executions get the time of the flags and are
-// then handed back to the queue, the last events are stored, and the database
-// is closed. When ctx ends, nothing is waited for that a restart recovers.
+// elsewhere, and executions are handed over as soon as their model calls allow
+// it, or when the time of the flags is up. Until then requests are answered.
+// Then the requests end, the last events are stored, and the database is
+// closed. When ctx ends, nothing is waited for that a restart recovers.
 func (s *server) stop(ctx context.Context) error {
 	soft, cancel := context.WithTimeout(ctx, s.flags.ShutdownTimeout)
 	defer cancel()
@@ -195,8 +196,11 @@ func (s *server) stop(ctx context.Context) error {
 
 	s.api.Drain()
 	s.broker.Close()
-	s.stopHTTP(soft)
+	s.executor.HandOver(soft)
+	var http sync.WaitGroup
+	http.Go(func() { s.stopHTTP(ctx, dead) })
 	err := s.stopExecutor(soft)
+	http.Wait()
 	s.stopBus()
 	s.stopUpkeep()
 	s.background.Wait()
@@ -208,9 +212,14 @@ func (s *server) stop(ctx context.Context) error {
 	return err
 }
 
-func (s *server) stopHTTP(ctx context.Context) {
+// stopHTTP ends requests and streams. Without a database none of them is waited
+// for.
+func (s *server) stopHTTP(ctx context.Context, dead bool) {
 	ctx, cancel := context.WithTimeout(ctx, httpStop)
 	defer cancel()
+	if dead {
+		cancel()
+	}
 	if err := s.http.Shutdown(ctx); err != nil {
 		if err := s.http.Close(); err != nil {
 			s.logger.WarnContext(ctx, "connections not closed", "error", err)
