@@ -356,6 +356,13 @@ const claimPortion = 100
 // chains than that.
 const claimExact = 4
 
+// A claim that took longer than claimCheap, because executions of a thousand
+// chains wait, is followed by a rest as long as itself, but at most claimRest.
+const (
+	claimCheap = 10 * time.Millisecond
+	claimRest  = 50 * time.Millisecond
+)
+
 // claimTimeout bounds a claim, and with it how long a stop waits for one.
 const claimTimeout = 5 * time.Second
 
@@ -367,6 +374,7 @@ func (e *Executor) claimLoop() {
 		held := slices.Collect(maps.Keys(e.held()))
 		if free := e.cfg.Workers - len(held); free > 0 {
 			portion := min(free, claimPortion)
+			begin := time.Now()
 			claimed, err := e.claim(portion, held)
 			if err != nil && ctx.Err() == nil {
 				e.logger.WarnContext(ctx, "queue not read, trying again", "error", err)
@@ -375,6 +383,11 @@ func (e *Executor) claimLoop() {
 				e.start(ex)
 			}
 			if len(claimed) == portion || len(claimed) > claimExact {
+				// More waits than can run, so nobody waits for this loop: workers that
+				// become free meanwhile are served by one claim.
+				if took := time.Since(begin); took > claimCheap {
+					sleep(ctx, min(took, claimRest))
+				}
 				continue
 			}
 		}

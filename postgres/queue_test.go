@@ -349,7 +349,7 @@ func buffers(t *testing.T, conn *pgx.Conn, portion int) (read int, seq bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(context.Background()) //nolint:errcheck // nothing of it is to stay
+	defer func() { _ = tx.Rollback(context.Background()) }()
 	statement := &recorder{}
 	_, _ = db.New(statement).ExecutionClaim(t.Context(), db.ExecutionClaimParams{Owner: "o", Lease: time.Minute, MaxRows: int32(portion), Held: []int64{}})
 	var raw []byte
