@@ -75,7 +75,7 @@ func (e *Executor) Derive(ctx context.Context, d Derivation) (Trigger, error) {
 	if err != nil {
 		return Trigger{}, err
 	}
-	t := Trigger{Version: pinned, Metadata: d.Metadata, Limits: d.Limits, Key: d.Key}
+	t := Trigger{Version: pinned, Metadata: d.Metadata, Limits: d.Limits, Priority: parent.Priority, Key: d.Key}
 	t.Parent, t.Origin = parent.ID, d.Origin
 	if t.Metadata == nil {
 		t.Metadata = parent.Metadata

@@ -22,11 +22,11 @@ import (
 	"github.com/chainstream/chainstream/llm/llmtest"
 )
 
-// steps is a chain whose prompts are short and many: it can be handed over at
+// manySteps is a chain whose prompts are short and many: it can be handed over at
 // any of them.
-func steps(n int) string {
+func manySteps(n int) string {
 	var b strings.Builder
-	b.WriteString("name: steps\nprompts:\n")
+	b.WriteString("name: many-steps\nprompts:\n")
 	for i := range n {
 		fmt.Fprintf(&b, "  - {name: Left %[1]d, position: %[1]d, model: offline/echo, content: \"Echo: some words from the left\"}\n", i+1)
 		fmt.Fprintf(&b, "  - {name: Right %[1]d, position: %[1]d, model: offline/echo, content: \"Echo: other words from the right\"}\n", i+1)
@@ -53,7 +53,7 @@ func drain(t *testing.T, standby bool) {
 	database := pgtest.Database(t)
 	cfg := settings{args: []string{"--database-url", database, "--offline-pace", "20ms"}}
 	first := serve(ctx, t, cfg)
-	first.createChain(ctx, t, steps(8))
+	first.createChain(ctx, t, manySteps(8))
 	next := make(chan *server, 1) // where to go when the first server has said so
 	journals := make([][]event, executions*readers)
 	ids := make([]int64, executions)
@@ -63,7 +63,7 @@ func drain(t *testing.T, standby bool) {
 	var once sync.Once
 	for i := range journals {
 		if i%readers == 0 {
-			ids[i/readers] = first.begin(ctx, t, "steps", nil)
+			ids[i/readers] = first.begin(ctx, t, "many-steps", nil)
 		}
 		id := ids[i/readers]
 		clients.Go(func() error {
