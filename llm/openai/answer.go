@@ -223,7 +223,12 @@ func finishReason(word string) string {
 	return word
 }
 
-// parseUsage reads a usage object; one that cannot be read counts as absent.
+// maxTokens bounds a count of tokens. No model comes near it, and all counts of
+// an execution together stay far below what the database's numbers hold.
+const maxTokens = 1 << 32
+
+// parseUsage reads a usage object; one that cannot be read, or be true, counts
+// as absent.
 func parseUsage(data json.RawMessage) (llm.Usage, bool) {
 	var wire *struct {
 		PromptTokens        int64 `json:"prompt_tokens"`
@@ -244,6 +249,7 @@ func parseUsage(data json.RawMessage) (llm.Usage, bool) {
 		CachedTokens:    wire.PromptTokensDetails.CachedTokens,
 		ReasoningTokens: wire.CompletionTokensDetails.ReasoningTokens,
 	}
-	valid := min(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens) >= 0
-	return usage, valid
+	least := min(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens)
+	most := max(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens)
+	return usage, least >= 0 && most <= maxTokens
 }

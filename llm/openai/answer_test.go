@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -54,6 +55,14 @@ func TestAnswers(t *testing.T) {
 		},
 		"negative usage": {
 			llmtest.Reply{llmtest.Delta("x"), llmtest.Finish("stop"), llmtest.Usage(-5, 3), llmtest.Done()},
+			result{Text: "x", FinishReason: "stop", Usage: estimated(1, 0)},
+		},
+		"usage beyond belief": {
+			llmtest.Reply{llmtest.Delta("x"), llmtest.Finish("stop"), llmtest.Usage(math.MaxInt64, math.MaxInt64), llmtest.Done()},
+			result{Text: "x", FinishReason: "stop", Usage: estimated(1, 0)},
+		},
+		"cached tokens beyond belief": {
+			llmtest.Reply{llmtest.Delta("x"), llmtest.Finish("stop"), llmtest.UsageDetails(5, 3, 1<<62, 0), llmtest.Done()},
 			result{Text: "x", FinishReason: "stop", Usage: estimated(1, 0)},
 		},
 		"unreadable usage": {
