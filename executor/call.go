@@ -213,7 +213,10 @@ func (c *call) failed(ctx context.Context, err error) {
 	s := c.step
 	f := failureOf(ctx, err)
 	var e *llm.Error
-	refused := errors.As(err, &e) && e.Status >= 400 // the provider turned the call down and used nothing
+	// A call that was turned down used nothing. An error in the middle of an
+	// answer may have a status too.
+	silent := c.text.all.Len()+c.reasoning.all.Len() == 0
+	refused := errors.As(err, &e) && e.Status >= 400 && silent
 	if c.usage == nil && !refused {
 		estimate := llm.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
 		c.usage = &estimate

@@ -144,6 +144,44 @@ prompts:
 	}
 }
 
+// An error that arrives in the middle of an answer has a status as a refusal
+// has, but the text before it was paid for.
+func TestErrorInMidAnswerKeepsUsage(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		text string
+		used bool
+	}{
+		"refused":    {"", false},
+		"in the mid": {"Once upon a time", true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := script(answers{"m": func(_ context.Context, _ int, _ llm.Request, say func(string) bool) error {
+				if tt.text != "" {
+					say(tt.text)
+				}
+				failed := llm.NewError(llm.CodeUnavailable, nil)
+				failed.Status = 500
+				return failed
+			}})
+			h := newHarness(t, s.entry(), executor.Config{})
+			v := h.chain(`
+name: broken-off
+prompts:
+  - {name: P, position: 1, model: test/m, retry: {attempts: 1}, content: x}
+`)
+			ex := h.trigger(v, nil)
+			h.checkLog(ex.ID, h.follow(ex.ID))
+			state := h.states(ex.ID)["P"]
+			if state.Output != tt.text || (state.InputTokens > 0 && state.OutputTokens > 0) != tt.used {
+				t.Errorf("output %q with %d and %d tokens", state.Output, state.InputTokens, state.OutputTokens)
+			}
+		})
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, prompt, chain, code string }{
