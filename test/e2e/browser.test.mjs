@@ -301,3 +301,28 @@ test('hostile texts stay text', { timeout: PATIENCE }, async () => {
   await page.locator('[data-testid="chain-link"][data-chain="hostile"]').waitFor();
   assert.deepEqual(await visit.faults(), []);
 });
+
+test('long names break into lines on a narrow screen', { timeout: PATIENCE }, async () => {
+  const long = 'W'.repeat(60);
+  const name = 'n'.repeat(63);
+  await server.call('POST', '/api/v1/chains', {
+    name,
+    description: long.repeat(3),
+    inputs: { text: { type: 'short_text', label: long.repeat(3) } },
+    prompts: [{ name: long, position: 1, model: 'offline/echo', content: `${long.repeat(3)} \${text}` }],
+  });
+  const id = await server.trigger(name, { text: long });
+  await page.setViewportSize({ width: 375, height: 700 });
+  for (const [path, mark] of [
+    ['/#/chains', `[data-testid="chain-link"][data-chain="${name}"]`],
+    [`/#/chains/${name}`, '[data-testid="run-form"]'],
+    ['/#/executions', `a[href="#/executions/${id}"]`],
+    [`/#/executions/${id}`, '[data-testid="prompt-row"]'],
+  ]) {
+    await page.goto(`${server.url}${path}`);
+    await page.locator(mark).first().waitFor({ state: 'attached' }); // a narrow screen shows one pane at a time
+    const surplus = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    assert.ok(surplus <= 0, `${path} is ${surplus} px wider than the screen`);
+  }
+  assert.deepEqual(await visit.faults(), []);
+});
