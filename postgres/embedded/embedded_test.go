@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -186,6 +187,13 @@ func TestPostgresKilled(t *testing.T) {
 	dir := openDir(t)
 	cluster := start(t, embedded.Config{DataDir: dir})
 	query(t, cluster.URL(), "CREATE TABLE kept AS SELECT 42 AS n")
+	for range 3 { // each of them complains in the log
+		conn, err := pgx.Connect(t.Context(), cluster.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.Background()) }) // its server is gone
+	}
 	if err := syscall.Kill(postmaster(t, dir), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +204,8 @@ func TestPostgresKilled(t *testing.T) {
 	}
 	if err := cluster.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("Err = %v", err)
+	} else if n := strings.Count(err.Error(), "unexpected postmaster exit"); n > 1 {
+		t.Errorf("the complaint of every connection is repeated: %v", err)
 	}
 	stop(t, cluster)
 

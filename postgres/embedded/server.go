@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -229,7 +230,10 @@ func (l *serverLog) complaint() string {
 				if strings.HasPrefix(rest, "the database system is ") {
 					break // what it told clients that came too early or too late
 				}
-				lines = append(lines, strings.TrimPrefix(severity+strings.TrimSpace(rest), "LOG:  "))
+				said := strings.TrimPrefix(severity+strings.TrimSpace(rest), "LOG:  ")
+				if !slices.Contains(lines, said) { // every connection says the same
+					lines = append(lines, said)
+				}
 				break
 			}
 		}
