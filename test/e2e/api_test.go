@@ -184,7 +184,7 @@ func checkLog(log []event) error {
 		if e.ID != int64(i)+1 {
 			return fmt.Errorf("event %d stands at place %d", e.ID, i+1)
 		}
-		if e.terminal() != (i == len(log)-1) {
+		if e.Terminal() != (i == len(log)-1) {
 			return fmt.Errorf("%s is event %d of %d", e.Type, i+1, len(log))
 		}
 	}

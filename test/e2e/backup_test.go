@@ -224,8 +224,10 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 	applied := 0
 	for _, p := range processes {
-		p.stderr.await(ctx, t, p, "a server that is ready", func(line string) bool { return strings.Contains(line, `"msg":"server ready"`) })
-		lines, _ := p.stderr.lines()
+		if _, err := p.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		lines, _ := p.Stderr.Lines()
 		applied += strings.Count(strings.Join(lines, "\n"), "schema brought up to date")
 	}
 	if applied != 1 {
@@ -267,7 +269,7 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 
 	again := start(t, new(bytes.Buffer), nil, args...)
-	if code := again.wait(ctx, t); code != 1 || !strings.Contains(again.stderr.tail(), "newer") {
-		t.Errorf("the older version started on the newer schema with code %d: %s", code, again.stderr.tail())
+	if code := again.wait(ctx, t); code != 1 || !strings.Contains(again.Stderr.Tail(), "newer") {
+		t.Errorf("the older version started on the newer schema with code %d: %s", code, again.Stderr.Tail())
 	}
 }

@@ -74,7 +74,7 @@ func drain(t *testing.T, standby bool) {
 			defer st.close()
 			for {
 				e, err := st.next()
-				if errors.Is(err, io.EOF) && st.retry >= 500 && st.retry <= 3000 {
+				if errors.Is(err, io.EOF) && st.Retry >= 500 && st.Retry <= 3000 {
 					told.Add(1)
 					break // told to come back
 				}
@@ -151,7 +151,7 @@ func TestDrainSpreadsItsReaders(t *testing.T) {
 			if _, err := st.next(); !errors.Is(err, io.EOF) {
 				t.Errorf("stream %d ended with %v", i, err)
 			}
-			retries[i] = st.retry
+			retries[i] = st.Retry
 		})
 	}
 	reading.Wait()
@@ -214,8 +214,8 @@ func TestStopIsVisible(t *testing.T) {
 		t.Fatalf("ready: %d, %v", status, err)
 	}
 	s.signal(t, syscall.SIGTERM)
-	if _, err := st.next(); !errors.Is(err, io.EOF) || st.retry < 500 {
-		t.Errorf("the stream ended with %v, retry %d", err, st.retry)
+	if _, err := st.next(); !errors.Is(err, io.EOF) || st.Retry < 500 {
+		t.Errorf("the stream ended with %v, retry %d", err, st.Retry)
 	}
 	if status, err := s.ready(ctx); err != nil || status != http.StatusServiceUnavailable {
 		t.Errorf("ready while it stops: %d, %v", status, err)
@@ -265,7 +265,7 @@ func TestStopWithoutADatabase(t *testing.T) {
 	if took := time.Since(begin); took > 30*time.Second {
 		t.Errorf("the stop took %s", took)
 	}
-	if said := s.stderr.tail(); code != 0 && !strings.Contains(said, "the server did not stop in time; what was running is continued by the next start") {
+	if said := s.Stderr.Tail(); code != 0 && !strings.Contains(said, "the server did not stop in time; what was running is continued by the next start") {
 		t.Errorf("it ended with code %d and said:\n%s", code, said)
 	}
 }

@@ -92,14 +92,14 @@ func frontend(ctx context.Context, t *testing.T, begin func(address string) *pro
 			conn, err := dialer.DialContext(ctx, "tcp", address)
 			if err == nil {
 				_ = conn.Close() // nothing was sent
-				up = !p.ended()
+				up = !p.Ended()
 			}
-			return up || p.ended()
+			return up || p.Ended()
 		})
 		if up {
 			return address
 		}
-		t.Logf("the proxy ended:\n%s", p.stderr.tail())
+		t.Logf("the proxy ended:\n%s", p.Stderr.Tail())
 	}
 	t.Fatalf("the proxy did not start in %d tries", tries)
 	return ""

@@ -5,18 +5,18 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/chainstream/chainstream/internal/pgtest"
+	"github.com/chainstream/chainstream/test/internal/program"
 )
 
-// program is the path of the binary under test. TestMain sets it before any
+// binary is the path of the program under test. TestMain sets it before any
 // test runs.
-var program string
+var binary string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -27,12 +27,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-	program = filepath.Join(dir, "chainstream")
-	// As make build does it, without the race detector: what is shipped is tested.
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", program, "../../cmd/chainstream")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, output)
+	if binary, err = program.Build(context.Background(), dir, "chainstream", "../../cmd/chainstream"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return pgtest.Run(m)

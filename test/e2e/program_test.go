@@ -1,22 +1,18 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/chainstream/chainstream/test/internal/program"
 )
 
 // patience bounds everything that a test waits for. It only ever runs out when
@@ -46,67 +42,38 @@ func eventually(ctx context.Context, t *testing.T, what string, holds func() boo
 }
 
 // process is a running chainstream.
-type process struct {
-	cmd    *exec.Cmd
-	stderr *record
-	exited chan struct{} // closed when it has ended
-	code   int           // its exit code, -1 when a signal ended it; read after exited
-}
+type process struct{ *program.Process }
 
 // start starts the program. It is stopped with the test, unless it has ended.
 func start(t *testing.T, stdout io.Writer, env []string, args ...string) *process {
 	t.Helper()
-	return startOther(t, program, stdout, env, args...)
+	return startOther(t, binary, stdout, env, args...)
 }
 
 // startOther is start for another program.
 func startOther(t *testing.T, path string, stdout io.Writer, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(path, args...), stderr: newRecord(), exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = stdout, p.stderr
-	// Nothing of what configures the program on this machine.
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.Getenv("TMPDIR")}, env...)
-	if err := p.cmd.Start(); err != nil {
+	p, err := program.Start(path, stdout, env, args...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(p.exited)
-		if err := p.cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) {
-			p.stderr.note(err.Error())
-		}
-		p.code = p.cmd.ProcessState.ExitCode()
-	}()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s %s wrote:\n%s", filepath.Base(path), strings.Join(args, " "), p.stderr.tail())
+			t.Logf("%s %s wrote:\n%s", filepath.Base(path), strings.Join(args, " "), p.Stderr.Tail())
 		}
-		if p.ended() {
+		if p.Ended() {
 			return
 		}
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may end by itself just now
-		select {
-		case <-p.exited:
-		case <-time.After(patience / 2):
-			_ = p.cmd.Process.Kill()
-			<-p.exited
-			t.Error("the program did not stop and was killed")
+		if _, err := p.Stop(patience / 2); err != nil {
+			t.Error(err)
 		}
 	})
-	return p
-}
-
-func (p *process) ended() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
+	return &process{p}
 }
 
 func (p *process) signal(t *testing.T, s os.Signal) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
+	if err := p.Signal(s); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -114,66 +81,25 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 // wait answers the exit code.
 func (p *process) wait(ctx context.Context, t *testing.T) int {
 	t.Helper()
-	select {
-	case <-p.exited:
-	case <-ctx.Done():
-		t.Fatal("the program does not end")
+	code, err := p.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return p.code
+	return code
 }
 
 // record keeps what a process writes, line by line.
-type record struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{} // closed and replaced with every write
-}
+type record struct{ *program.Record }
 
-func newRecord() *record { return &record{changed: make(chan struct{})} }
+func newRecord() *record { return &record{program.NewRecord()} }
 
-// Write implements io.Writer.
-func (r *record) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.text.Write(b)
-	close(r.changed)
-	r.changed = make(chan struct{})
-	return len(b), nil
-}
-
-func (r *record) note(s string) { _, _ = r.Write([]byte(s + "\n")) }
-
-// lines answers the complete lines so far, and a channel that is closed when
-// there is more.
-func (r *record) lines() ([]string, <-chan struct{}) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	lines := strings.Split(r.text.String(), "\n")
-	return lines[:len(lines)-1], r.changed
-}
-
-func (r *record) tail() string {
-	lines, _ := r.lines()
-	return strings.Join(lines[max(0, len(lines)-30):], "\n")
-}
+func (r *record) lines() ([]string, <-chan struct{}) { return r.Lines() }
 
 // await waits for a line that find accepts.
 func (r *record) await(ctx context.Context, t *testing.T, p *process, what string, find func(line string) bool) {
 	t.Helper()
-	for {
-		lines, changed := r.lines()
-		if slices.ContainsFunc(lines, find) {
-			return
-		}
-		select {
-		case <-changed:
-		case <-p.exited:
-			if lines, _ := r.lines(); !slices.ContainsFunc(lines, find) {
-				t.Fatalf("the program ended with code %d, not with %s:\n%s", p.code, what, p.stderr.tail())
-			}
-		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s", what)
-		}
+	if err := r.Await(ctx, p.Process, what, find); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -203,14 +129,10 @@ func serve(ctx context.Context, t *testing.T, cfg settings) *server {
 	args := append([]string{"serve", "--addr", cfg.addr, "--log-format", "json"}, cfg.args...)
 	s := &server{process: start(t, io.Discard, cfg.env, args...), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(s.client.CloseIdleConnections)
-	s.stderr.await(ctx, t, s.process, "a server that is ready", func(line string) bool {
-		var entry struct{ Msg, URL string }
-		if json.Unmarshal([]byte(line), &entry) != nil || entry.Msg != "server ready" {
-			return false
-		}
-		s.url = entry.URL
-		return true
-	})
+	var err error
+	if s.url, err = s.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

@@ -66,7 +66,7 @@ func walk(ctx context.Context, t *testing.T, st *stream, gate chan<- struct{}, n
 		until(word, func(e event) bool { return e.Type == "prompt-delta" && decode(t, e).Text == word })
 	}
 	release()
-	until("the end", event.terminal)
+	until("the end", event.Terminal)
 	if _, err := st.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("behind the last event stands %v, want the end", err)
 	}
@@ -129,7 +129,7 @@ func TestNginxDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if line, err := quiet.reader.ReadString('\n'); err != nil || !strings.HasPrefix(line, "retry: ") {
+	if line, err := quiet.Line(); err != nil || !strings.HasPrefix(line, "retry: ") {
 		t.Errorf("the stream begins with %q, %v", line, err)
 	}
 	if open := metric(t, s, "chainstream_streams_open"); open != 1 {
@@ -201,7 +201,7 @@ func TestNginxHeartbeat(t *testing.T) {
 		}
 		defer st.close()
 		for heartbeats < beats {
-			line, err := st.reader.ReadString('\n')
+			line, err := st.Line()
 			if err != nil {
 				return heartbeats, err
 			}
@@ -247,7 +247,7 @@ func TestNginxDefaultsCut(t *testing.T) {
 		}
 		seen = append(seen, e)
 	}
-	if seen[len(seen)-1].terminal() {
+	if seen[len(seen)-1].Terminal() {
 		t.Fatal("the stream has a terminal event")
 	}
 	if a, err := via.do(ctx, call{method: http.MethodGet, path: fmt.Sprintf("/events/%d", id)}); err != nil || a.status != http.StatusBadGateway {
@@ -380,7 +380,7 @@ func testProxy(t *testing.T, cutShows bool, begin func(context.Context, *testing
 	if errors.Is(err, io.EOF) && cutShows {
 		t.Error("a stream that was cut off ended as if it were complete")
 	}
-	if seen[len(seen)-1].terminal() {
+	if seen[len(seen)-1].Terminal() {
 		t.Error("a stream that was cut off has a terminal event")
 	}
 	for _, cfg := range cfgs {

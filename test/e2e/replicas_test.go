@@ -104,8 +104,8 @@ func testReplicas(ctx context.Context, t *testing.T, database string, reach []st
 	sameLog(t, table, journals[1])
 	checkFragile(t, fake, edge.execution(ctx, t, id), table)
 	for _, s := range []*server{edge, second} {
-		if strings.Contains(s.stderr.tail(), "--listen-database-url") {
-			t.Errorf("hints are not heard:\n%s", s.stderr.tail())
+		if strings.Contains(s.Stderr.Tail(), "--listen-database-url") {
+			t.Errorf("hints are not heard:\n%s", s.Stderr.Tail())
 		}
 		s.stop(ctx, t)
 	}

@@ -192,8 +192,8 @@ func TestTerminate(t *testing.T) {
 		}
 		seen = append(seen, e)
 	}
-	if st.retry < 1 {
-		t.Errorf("the last retry is %d ms, want the server to say when to come back", st.retry)
+	if st.Retry < 1 {
+		t.Errorf("the last retry is %d ms, want the server to say when to come back", st.Retry)
 	}
 	if code := first.wait(ctx, t); code != 0 {
 		t.Errorf("the server ended with code %d, want 0", code)

@@ -112,9 +112,11 @@ func TestZombie(t *testing.T) {
 	log := other.ends(ctx, t, id)
 	close(gate) // its models have more to say when it wakes up
 	zombie.signal(t, syscall.SIGCONT)
-	zombie.stderr.await(ctx, t, zombie.process, "a server that has lost its execution", func(line string) bool {
+	if err := zombie.Stderr.Await(ctx, zombie.Process, "a server that has lost its execution", func(line string) bool {
 		return strings.Contains(line, "execution lost to another process")
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	for _, call := range fake.Calls()[1:3] {
 		select {
 		case <-call.Gone:
