@@ -85,6 +85,9 @@ var (
 	ErrGone = errors.New("the events after the cursor have been removed")
 	// ErrUnavailable says that the store cannot be reached at the moment.
 	ErrUnavailable = errors.New("the event store is unavailable")
+	// ErrNoSpace says that the store is full. It comes together with
+	// ErrUnavailable: room may be made.
+	ErrNoSpace = errors.New("the event store is full")
 )
 
 // Record is one stored event.

@@ -53,6 +53,7 @@ var (
 	kindInternal        = kind{"internal", http.StatusInternalServerError, "Something went wrong in the server"}
 	kindUnavailable     = kind{"unavailable", http.StatusServiceUnavailable, "The database cannot be reached"}
 	kindStopping        = kind{"stopping", http.StatusServiceUnavailable, "The server is shutting down"}
+	kindFull            = kind{"storage_full", http.StatusInsufficientStorage, "The database has no room left"}
 	kindOverloaded      = kind{"too_many_streams", http.StatusServiceUnavailable, "Too many streams are open"}
 )
 
@@ -62,7 +63,7 @@ func kinds() []kind {
 		kindMalformedBody, kindBadParameter, kindBadCursor, kindHost, kindOrigin, kindNotFound, kindNoChain,
 		kindNoExecution, kindMethod, kindSlowBody, kindChainExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
 		kindTooLarge, kindMediaType, kindEncoding, kindInvalidDocument, kindInvalidRequest, kindKeyReused,
-		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded,
+		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded, kindFull,
 	}
 }
 
@@ -124,6 +125,7 @@ var sentinels = []struct {
 	{events.ErrBadCursor, kindBadCursor, "A cursor is a whole number from 0 on: the id of the last event that was received.", 0},
 	{events.ErrFutureCursor, kindBadCursor, "The cursor is ahead of the newest event of the execution.", 0},
 	{events.ErrGone, kindGone, "The retention policy removed the events after this cursor; the execution and its results are still there.", 0},
+	{events.ErrNoSpace, kindFull, "The disk of the database is full. Nothing was changed that was not acknowledged. Try again when room has been made.", 5 * time.Second},
 	{events.ErrUnavailable, kindUnavailable, "The database does not answer at the moment. Nothing was changed that was not acknowledged. Try again soon.", time.Second},
 	{context.DeadlineExceeded, kindUnavailable, "The database took too long to answer. Try again soon.", time.Second},
 }

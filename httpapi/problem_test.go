@@ -250,6 +250,15 @@ func TestUnavailable(t *testing.T) {
 	a.do(call{method: "GET", path: "/healthz"}).want(http.StatusOK)
 }
 
+// A full disk refuses what would be written and says so; the server is not sent
+// any more requests meanwhile.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	a := newFake(t, &scriptedStore{err: errors.Join(events.ErrUnavailable, events.ErrNoSpace)}, nil)
+	a.do(call{method: "GET", path: "/api/v1/executions/1"}).problem(http.StatusInsufficientStorage, "storage_full")
+	a.do(call{method: "GET", path: "/readyz"}).problem(http.StatusServiceUnavailable, "unavailable")
+}
+
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	a := newFake(t, &scriptedStore{}, nil)

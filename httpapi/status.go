@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -35,7 +36,10 @@ func (s *Server) readyz(c echo.Context) error {
 	defer cancel()
 	if err := s.cfg.Store.Ping(ctx); err != nil {
 		p := problemOf(err)
-		if p.status == http.StatusInternalServerError {
+		switch {
+		case errors.Is(err, events.ErrNoSpace):
+			p = &problem{kind: kindUnavailable, detail: "The disk of the database is full.", retryAfter: p.retryAfter, cause: err}
+		case p.status == http.StatusInternalServerError:
 			p = &problem{kind: kindUnavailable, detail: "The database does not answer.", retryAfter: time.Second, cause: err}
 		}
 		return p

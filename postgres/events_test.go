@@ -223,3 +223,41 @@ func TestUnreachableDatabase(t *testing.T) {
 		t.Errorf("append on a broken connection: %v", err)
 	}
 }
+
+// A full disk is told apart from a database that is away, and is known to
+// whoever asks whether the database is fine.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	s, url := open(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	ex := claimed(t, s)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		`CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53100'; END $$`,
+		`CREATE TRIGGER no_room BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_room()`,
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := []events.Append{{ExecutionID: ex.ID, Epoch: ex.Epoch, Records: []events.Record{record(1)}}}
+	_, err = s.AppendEvents(t.Context(), batch)
+	if !events.IsTransient(err) || !errors.Is(err, events.ErrNoSpace) || !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("append: %v", err)
+	}
+	if err := s.Ping(t.Context()); !errors.Is(err, events.ErrNoSpace) {
+		t.Errorf("ping: %v", err)
+	}
+	if _, err := conn.Exec(t.Context(), `DROP TRIGGER no_room ON events`); err != nil {
+		t.Fatal(err)
+	}
+	if stored, err := s.AppendEvents(t.Context(), batch); err != nil || len(stored) != 1 {
+		t.Errorf("append after room was made: %v, %v", stored, err)
+	}
+}

@@ -30,6 +30,7 @@ type Store struct {
 	log     *db.Queries
 	pooled  bool
 	turn    atomic.Int64 // id of the chain that was served last by a claim
+	space   *space
 }
 
 // logConns is enough for the committers of a log, the looking up of an outcome,
@@ -66,6 +67,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	pc.AfterConnect = prepareConn
+	room := &space{}
+	pc.ConnConfig.Tracer = room
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", translate(err))
@@ -80,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pool.Close()
 		return nil, fmt.Errorf("open the database: %w", translate(err))
 	}
-	s := &Store{pool: pool, queries: db.New(pool), logPool: logPool, log: db.New(logPool), pooled: pooled}
+	s := &Store{pool: pool, queries: db.New(pool), logPool: logPool, log: db.New(logPool), pooled: pooled, space: room}
 	if err := s.Ping(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -111,12 +114,12 @@ func (s *Store) Close() {
 	s.logPool.Close()
 }
 
-// Ping tells whether the database answers.
+// Ping tells whether the database answers and has room on its disk.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.pool.Ping(ctx); err != nil {
 		return fmt.Errorf("reach the database: %w", translate(err))
 	}
-	return nil
+	return s.space.check()
 }
 
 // inTx runs f in one transaction.
@@ -139,6 +142,8 @@ func translate(err error) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, pgx.ErrNoRows), errors.As(err, &gone):
 		return err
+	case isDiskFull(err):
+		return full(err)
 	case errors.As(err, &pgErr):
 		if passing(pgErr.Code) {
 			return unavailable{err}
