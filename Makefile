@@ -6,6 +6,14 @@ STAMP    := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo fals
 TOOL     := go tool -modfile=tools/go.mod
 FUZZTIME ?= 30s
 RUNFLAGS ?= --offline-pace=25ms
+# Of make chaos: seeds, the first of them, executions of each, and the time over
+# which these begin.
+SEEDS      ?= 3
+SEED       ?= 1
+EXECUTIONS ?= 500
+LOAD       ?= 40s
+# More flags of every server, such as SERVE='--workers 50'.
+SERVE      ?=
 
 # Steps follow one another, also under -j: each of them uses all cores itself.
 .NOTPARALLEL:
@@ -102,6 +110,17 @@ bench: build ## measure; docs/benchmarks.md explains the figures
 		echo "==> $$program"; \
 		go run "$$program" $(BENCHFLAGS) || exit 1; \
 	done
+
+# The programs under test are built without the race detector, as they are
+# shipped. Killing at named points runs first: it is short and finds most.
+.PHONY: chaos
+chaos: setup-test ## servers, database and model under faults: SEEDS=3 SEED=1 EXECUTIONS=500 LOAD=40s
+	@echo "==> a kill at every named point, a full disk, cancels"
+	@go test -tags chaos -count=1 -timeout 15m -v -parallel 4 ./test/chaos \
+		-run '^(TestPlain|TestFailpoints|TestDiskFull|TestCancel)$$' -seed $(SEED) -serve '$(SERVE)'
+	@echo "==> $(SEEDS) seeds of $(EXECUTIONS) executions, all faults mixed"
+	@go test -tags chaos -count=1 -timeout 60m -v ./test/chaos -run '^TestSeeds$$' \
+		-seed $(SEED) -seeds $(SEEDS) -executions $(EXECUTIONS) -load $(LOAD) -serve '$(SERVE)'
 
 # go test fuzzes one target of one package at a time.
 .PHONY: fuzz

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/chainstream/chainstream/internal/failpoint"
 )
 
 // Append is one execution's share of a commit.
@@ -285,6 +287,7 @@ func (c *committer) commit(ctx context.Context, shares []*share) {
 			}
 			return
 		case err == nil:
+			failpoint.Reach(failpoint.AppendUnacknowledged)
 			shares = slices.DeleteFunc(shares, func(s *share) bool {
 				if _, ok := stored[s.ExecutionID]; !ok {
 					return false
@@ -349,6 +352,7 @@ func (c *committer) succeed(s *share) {
 		frames = append(frames, p.frames...)
 	}
 	c.log.broker.publish(s.ExecutionID, frames)
+	failpoint.Reach(failpoint.PublishAfter)
 	for _, p := range s.pending {
 		p.finish(nil)
 	}

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/failpoint"
 	"github.com/chainstream/chainstream/llm"
 )
 
@@ -42,6 +43,7 @@ type chunk struct {
 // the answer is complete and valid. What remains unwritten at the end travels
 // with the closing events.
 func (c *call) make(ctx context.Context) error {
+	failpoint.Reach(failpoint.ModelBefore)
 	ctx, stop := context.WithCancelCause(ctx)
 	chunks := make(chan chunk, 16)
 	defer func() {
@@ -61,6 +63,7 @@ func (c *call) make(ctx context.Context) error {
 		}
 	}()
 	err := c.relay(chunks, stop)
+	failpoint.Reach(failpoint.ModelAfter)
 	c.book()
 	if err == nil {
 		return c.succeeded()

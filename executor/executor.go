@@ -13,6 +13,7 @@ import (
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/failpoint"
 	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 )
@@ -256,6 +257,7 @@ func (e *Executor) Trigger(ctx context.Context, t Trigger) (ex Execution, replay
 	if ex, replayed, err = e.store.Enqueue(ctx, t); err != nil {
 		return ex, false, err
 	}
+	failpoint.Reach(failpoint.TriggerCommitted)
 	e.definitions.keep(t.Version)
 	e.hint()
 	e.cfg.Announcer.Queued()
@@ -277,6 +279,7 @@ func (e *Executor) Cancel(ctx context.Context, id int64) (Execution, error) {
 	if err != nil {
 		return Execution{}, err
 	}
+	failpoint.Reach(failpoint.CancelCommitted)
 	switch {
 	case status == StatusQueued && !e.hasLeft():
 		// Nobody owns it yet: claim it, and its run does nothing but end.
@@ -379,6 +382,9 @@ func (e *Executor) claimLoop() {
 			if err != nil && ctx.Err() == nil {
 				e.logger.WarnContext(ctx, "queue not read, trying again", "error", err)
 			}
+			if len(claimed) > 0 {
+				failpoint.Reach(failpoint.ClaimCommitted)
+			}
 			for _, ex := range claimed {
 				e.start(ex)
 			}
@@ -465,6 +471,7 @@ func (e *Executor) renewLoop() {
 		if err != nil {
 			return err // the fence protects the log should a lease run out meanwhile
 		}
+		failpoint.Reach(failpoint.RenewCommitted)
 		for id, r := range held {
 			lease, ok := leases[id]
 			switch {

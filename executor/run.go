@@ -17,6 +17,7 @@ import (
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/failpoint"
 )
 
 // run is one claim of one execution.
@@ -68,10 +69,12 @@ func (r *run) cancel(cause error) {
 func (r *run) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), r.e.cfg.Lease)
 	defer cancel()
+	failpoint.Reach(failpoint.ReleaseBefore)
 	if err := r.e.store.Release(ctx, r.e.cfg.Owner, []int64{r.ex.ID}); err != nil {
 		r.logger.WarnContext(ctx, "lease not given back, it will run out", "error", err)
 		return
 	}
+	failpoint.Reach(failpoint.ReleaseAfter)
 	r.e.cfg.Announcer.Queued()
 }
 
@@ -406,7 +409,9 @@ func (r *run) terminate(failed *failure) (Status, error) {
 		}
 	}
 	r.ending.Store(true)
+	failpoint.Reach(failpoint.TerminalBefore)
 	_, err := r.commit(events.Batch{Events: []events.Draft{{Payload: terminal}}, Outcome: outcome})
+	failpoint.Reach(failpoint.TerminalAfter)
 	return Status(outcome.Status), err
 }
 

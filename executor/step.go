@@ -11,6 +11,7 @@ import (
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/failpoint"
 	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 )
@@ -345,7 +346,9 @@ func (s *step) succeed(drafts []events.Draft) {
 		Cached: s.state.Cached, Output: shown, Truncated: len(shown) < len(s.state.Output), CostUSD: s.state.CostUSD,
 		ModelID: s.state.ModelID, FinishReason: s.state.FinishReason, Attempt: s.state.Attempt,
 	}))
+	failpoint.Reach(failpoint.PromptCompleteBefore)
 	s.run.conclude(s.index, s.state, drafts, true)
+	failpoint.Reach(failpoint.PromptCompleteAfter)
 }
 
 // fail closes the prompt and keeps what it had.

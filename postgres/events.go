@@ -11,6 +11,7 @@ import (
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/failpoint"
 )
 
 // AppendEvents implements events.AppendStore with one statement, and so in one
@@ -20,6 +21,7 @@ func (s *Store) AppendEvents(ctx context.Context, appends []events.Append) (map[
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Reach(failpoint.AppendBefore)
 	ids, err := s.log.EventAppend(ctx, params)
 	if noPartition(err) {
 		if err = s.log.EventPartitionCover(ctx, params.ExecutionIds); err == nil {
@@ -32,6 +34,7 @@ func (s *Store) AppendEvents(ctx context.Context, appends []events.Append) (map[
 		}
 		return nil, err
 	}
+	failpoint.Reach(failpoint.AppendAfter)
 	stored := make(map[int64]struct{}, len(ids))
 	for _, id := range ids {
 		stored[id] = struct{}{}

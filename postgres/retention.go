@@ -12,6 +12,7 @@ import (
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/failpoint"
 )
 
 // RetentionPolicy says how long the log is kept. Zero keeps it for ever.
@@ -45,7 +46,9 @@ var ErrHeldBack = errors.New("an open transaction holds the removal of old event
 // EnsurePartitions makes the log's partitions for at least the next ahead
 // executions and answers how many were made. Their size follows the rate.
 func (s *Store) EnsurePartitions(ctx context.Context, ahead int64) (int, error) {
+	failpoint.Reach(failpoint.UpkeepBefore)
 	made, err := s.queries.EventPartitionsEnsure(ctx, ahead)
+	failpoint.Reach(failpoint.UpkeepAfter)
 	if err != nil {
 		return 0, fmt.Errorf("make partitions of the log: %w", translate(err))
 	}
