@@ -45,6 +45,7 @@ const (
 	frameEnd   = "\n\n"
 	frameBytes = len("id: \nevent: \ndata: "+frameEnd) + 20 // without type and data
 )
+
 // newFoldFrame encodes the note that events were folded away. It is a comment,
 // which a client of the standard passes over, and has no id.
 func newFoldFrame(r SeqRange) Frame {

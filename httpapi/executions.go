@@ -44,7 +44,7 @@ type executionSummary struct {
 type executionDetail struct {
 	executionSummary
 	CancelRequested bool            `json:"cancelRequested"`
-	ReusedTokens    int64           `json:"reusedTokens"` // paid by other executions
+	ReusedTokens    int64           `json:"reusedTokens"`  // paid by other executions
 	EventsRemoved   bool            `json:"eventsRemoved"` // by retention
 	FoldedAt        *time.Time      `json:"foldedAt"`      // when the text deltas were folded away
 	Inputs          json.RawMessage `json:"inputs"`
