@@ -167,6 +167,9 @@ func (e *examination) database(ctx context.Context, serving bool) {
 	switch {
 	case errors.Is(err, embedded.ErrInUse) && serving:
 		e.add("database", verdictOK, "the embedded database in %s runs with the server", dir)
+		if address, err := embedded.Address(dir); err == nil { // else it is somebody else's, and private
+			e.schema(ctx, &database{url: address, direct: address, where: "the embedded database in " + dir})
+		}
 		return
 	case errors.Is(err, embedded.ErrInUse):
 		e.add("database", verdictNote, "%s is in use by a server on another address; name it with --server", dir)

@@ -3,7 +3,9 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -156,20 +158,30 @@ func withName(t *testing.T, database, name string) string {
 }
 
 // TestDatabaseDies kills the embedded PostgreSQL under a running server.
-func TestDatabaseDies(t *testing.T) {
+// The embedded database is killed and started again under a running server.
+func TestDatabaseComesBack(t *testing.T) {
 	t.Parallel()
 	dir := dataDir(t)
 	s := serve(t, map[string]string{"CHAINSTREAM_DATA_DIR": dir})
 	killDatabase(t, dir)
+	deadline := time.Now().Add(patience)
+	for execute(t, s.client(), "executions", "start", "hello", "--follow").code != 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the server does not get over the end of its database")
+		}
+	}
+}
+
+// A database that dies again and again is given up.
+func TestDatabaseDies(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	s := serve(t, map[string]string{"CHAINSTREAM_DATA_DIR": dir})
 	s.once.Do(func() {}) // it ends by itself
 	var stderr bytes.Buffer
-	select {
-	case err := <-s.ended:
-		if code := main.Report(err, &stderr); code != 1 || !strings.Contains(stderr.String(), "the embedded database ended unexpectedly") {
-			t.Errorf("exit code %d: %s", code, stderr.String())
-		}
-	case <-time.After(patience):
-		t.Error("the server goes on without its database")
+	err := killDatabaseForGood(t, dir, s.ended)
+	if code := main.Report(err, &stderr); code != 1 || !strings.Contains(stderr.String(), "the embedded database ended unexpectedly") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
 	s.cancel()
 
@@ -178,20 +190,42 @@ func TestDatabaseDies(t *testing.T) {
 	succeed(t, again.client(), "executions", "start", "hello", "--follow")
 }
 
-// killDatabase kills the PostgreSQL of a data directory.
+// killDatabase kills the PostgreSQL of a data directory, if it runs.
 func killDatabase(t *testing.T, dir string) {
 	t.Helper()
 	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	line, _, _ := strings.Cut(string(pid), "\n")
 	number, err := strconv.Atoi(line)
 	if err != nil || number < 2 {
-		t.Fatalf("postmaster.pid begins with %q", line)
+		return // it is being written
 	}
-	if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(number, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		t.Fatal(err)
+	}
+}
+
+// killDatabaseForGood kills it until the program that it belongs to has ended,
+// and answers how.
+func killDatabaseForGood(t *testing.T, dir string, ended <-chan error) error {
+	t.Helper()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
+	for {
+		killDatabase(t, dir)
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+		case <-late:
+			t.Fatal("it goes on without its database")
+		}
 	}
 }
 
@@ -210,14 +244,9 @@ func TestDatabaseDiesInRun(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("it ended with %v\n%s", err, stderr)
 	}
-	killDatabase(t, dir)
-	select {
-	case err := <-ended:
-		if code := main.Report(err, stderr); code != 1 || !strings.Contains(stderr.String(), "the embedded database ended unexpectedly") {
-			t.Errorf("exit code %d: %s", code, stderr)
-		}
-	case <-time.After(patience):
-		t.Error("the run goes on without its database")
+	err := killDatabaseForGood(t, dir, ended)
+	if code := main.Report(err, stderr); code != 1 || !strings.Contains(stderr.String(), "the embedded database ended unexpectedly") {
+		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }
 

@@ -28,6 +28,11 @@
 // stopped and not adopted: an adopted server would keep old settings, and its
 // exit could not be awaited.
 //
+// When PostgreSQL ends without being asked to, it is started again, up to three
+// times within a minute; it recovers what was committed, and clients connect
+// again. It keeps its socket and its port; should the port have been taken in
+// between, it serves the socket alone until the next start.
+//
 // A process started as root runs PostgreSQL, which refuses root, as another
 // user: the owner of an existing cluster, else Config.User.
 package embedded
@@ -95,14 +100,21 @@ type Cluster struct {
 	bin       Installation
 	account   account
 	lock      *lock
-	server    *server
 	socketDir string
+	listen    string // the address that it listens on; empty = the socket alone
 	port      int
 	password  string
 	logger    *slog.Logger
 
-	stopOnce sync.Once
-	stopErr  error
+	done      chan struct{} // closed when nothing is watched over any more
+	stopWatch context.CancelFunc
+	stopOnce  sync.Once
+	stopErr   error
+
+	mu       sync.Mutex
+	server   *server
+	stopping bool
+	failed   error // why PostgreSQL was given up
 }
 
 // Start starts the cluster of a data directory, making it first where there is
@@ -112,7 +124,7 @@ type Cluster struct {
 // Errors: ErrNotInstalled, ErrVectorMissing, ErrVersion, ErrInUse,
 // ErrNotTraversable, ErrNoAccount; anything else carries what PostgreSQL said.
 func Start(ctx context.Context, config Config) (*Cluster, error) {
-	c := &Cluster{config: config, logger: config.Logger}
+	c := &Cluster{config: config, logger: config.Logger, listen: "127.0.0.1"}
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
@@ -126,6 +138,10 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 		c.release()
 		return nil, fmt.Errorf("start embedded database: %w", err)
 	}
+	var watch context.Context
+	watch, c.stopWatch = context.WithCancel(context.WithoutCancel(ctx))
+	c.done = make(chan struct{})
+	go c.supervise(watch)
 	return c, nil
 }
 
@@ -182,18 +198,16 @@ func (c *Cluster) SocketURL() string {
 	return u.String()
 }
 
-// Done is closed when PostgreSQL has exited, by Stop or for any other reason.
-func (c *Cluster) Done() <-chan struct{} { return c.server.exited }
+// Done is closed when PostgreSQL runs no more, by Stop or because it ended and
+// could not be started again.
+func (c *Cluster) Done() <-chan struct{} { return c.done }
 
-// Err says why PostgreSQL exited without Stop: the exit status and the last
-// complaint of its log. It is nil while the cluster runs and after Stop.
+// Err says why PostgreSQL was given up: how it ended and the last complaint of
+// its log. It is nil while the cluster runs and after Stop.
 func (c *Cluster) Err() error {
-	select {
-	case <-c.server.exited:
-		return c.server.failure()
-	default:
-		return nil
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
 }
 
 // Stop shuts the cluster down: a fast shutdown (open transactions are rolled
@@ -203,7 +217,13 @@ func (c *Cluster) Err() error {
 // one. Further calls return what the first one did.
 func (c *Cluster) Stop(ctx context.Context) error {
 	c.stopOnce.Do(func() {
-		c.stopErr = c.server.stop(ctx, c.config.StopTimeout)
+		c.mu.Lock()
+		c.stopping = true
+		srv := c.server
+		c.mu.Unlock()
+		c.stopWatch()
+		c.stopErr = srv.stop(ctx, c.config.StopTimeout)
+		<-c.done
 		c.release()
 		c.logger.Info("embedded database stopped", "data_dir", c.paths.root)
 	})
@@ -312,16 +332,14 @@ func (c *Cluster) launch(ctx context.Context) error {
 			return fmt.Errorf("find a free port: %w", err)
 		}
 		c.port = port
-		srv, err := c.spawn()
-		if err != nil {
-			return fmt.Errorf("start %s: %w", c.bin.program("postgres"), err)
+		if err := c.spawnCurrent(); err != nil {
+			return err
 		}
-		c.server = srv
 		err = c.awaitReady(ctx)
 		if err == nil {
 			return c.rememberPort()
 		}
-		if stopErr := srv.stop(context.WithoutCancel(ctx), c.config.StopTimeout); stopErr != nil {
+		if stopErr := c.current().stop(context.WithoutCancel(ctx), c.config.StopTimeout); stopErr != nil {
 			c.logger.Warn("stop after a failed start", "error", stopErr)
 		}
 		if try == launchTries || !errors.Is(err, errPortTaken) {
@@ -340,6 +358,7 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 		return fmt.Errorf("parse own address: %w", err)
 	}
 	config.ConnectTimeout = 5 * time.Second
+	srv := c.current()
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	answered := time.Now()
@@ -355,8 +374,8 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ticker.C:
-		case <-c.server.exited:
-			return c.server.failure()
+		case <-srv.exited:
+			return srv.failure()
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the database: %w", context.Cause(ctx))
 		}

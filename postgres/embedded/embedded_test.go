@@ -194,13 +194,32 @@ func TestPostgresKilled(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = conn.Close(context.Background()) }) // its server is gone
 	}
-	if err := syscall.Kill(postmaster(t, dir), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
+	// It is started again where it was, until that makes no sense any more.
+	for crash := 1; ; crash++ {
+		killed := postmaster(t, dir)
+		if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if crash > 3 {
+			break
+		}
+		eventually(t, "PostgreSQL answers again", func() bool {
+			conn, err := pgx.Connect(t.Context(), cluster.SocketURL())
+			if err != nil {
+				return false
+			}
+			defer func() { _ = conn.Close(t.Context()) }()
+			var n int
+			return conn.QueryRow(t.Context(), "SELECT n FROM kept").Scan(&n) == nil && n == 42
+		})
+		if err := cluster.Err(); err != nil {
+			t.Fatalf("after crash %d: %v", crash, err)
+		}
 	}
 	select {
 	case <-cluster.Done():
 	case <-time.After(lengthy):
-		t.Fatal("Done does not tell that PostgreSQL was killed")
+		t.Fatal("Done does not tell that PostgreSQL was killed again and again")
 	}
 	if err := cluster.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("Err = %v", err)
@@ -380,6 +399,39 @@ func TestPortTaken(t *testing.T) {
 		t.Error("the taken port was used")
 	}
 	query(t, second.URL(), "SELECT 1")
+}
+
+// The port is taken in the moment in which nobody listens.
+func TestPortTakenDuringARestart(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	cluster := start(t, embedded.Config{DataDir: dir})
+	u, err := url.Parse(cluster.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(postmaster(t, dir), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "somebody has the port", func() bool {
+		listener, err := net.Listen("tcp4", u.Host)
+		if err == nil {
+			t.Cleanup(func() { _ = listener.Close() })
+			return true
+		}
+		conn, err := pgx.Connect(t.Context(), cluster.SocketURL()) // it was faster than we
+		if err == nil {
+			_ = conn.Close(t.Context())
+		}
+		return err == nil
+	})
+	eventually(t, "PostgreSQL answers on its socket", func() bool {
+		conn, err := pgx.Connect(t.Context(), cluster.SocketURL())
+		if err == nil {
+			_ = conn.Close(t.Context())
+		}
+		return err == nil
+	})
 }
 
 func TestLeftOversOfAnInterruptedSetUp(t *testing.T) {

@@ -41,7 +41,7 @@ func (c *Cluster) spawn() (*server, error) {
 		"-c", "config_file="+c.paths.settings,
 		"-c", "hba_file="+c.paths.access,
 		// On the command line, where no file and no ALTER SYSTEM overrides it.
-		"-c", "listen_addresses=127.0.0.1",
+		"-c", "listen_addresses="+c.listen,
 		"-c", "port="+strconv.Itoa(c.port),
 		"-c", "unix_socket_directories="+quoteListItem(c.socketDir),
 		"-c", "unix_socket_permissions=0700",

@@ -1,0 +1,106 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A server that ends without being asked to is started again, as a service
+// manager would do it. One that does so again and again is not worth it.
+const (
+	mostCrashes = 3 // in crashWindow; the next one is the last
+	crashWindow = time.Minute
+)
+
+// supervise watches over PostgreSQL until Stop, or until it cannot be kept up.
+func (c *Cluster) supervise(ctx context.Context) {
+	defer close(c.done)
+	var crashes []time.Time
+	for {
+		srv := c.current()
+		<-srv.exited
+		if c.isStopping() {
+			return
+		}
+		err := srv.failure()
+		srv.log.close()
+		now := time.Now()
+		crashes = append(slices.DeleteFunc(crashes, func(t time.Time) bool { return now.Sub(t) > crashWindow }), now)
+		if len(crashes) > mostCrashes {
+			c.fail(fmt.Errorf("%w (the %dth time within %s)", err, len(crashes), crashWindow))
+			return
+		}
+		c.logger.Warn("the embedded database ended unexpectedly and is started again", "data_dir", c.paths.root, "error", err)
+		again := c.restart(ctx)
+		if c.isStopping() {
+			return
+		}
+		if again != nil {
+			c.fail(fmt.Errorf("%w; starting it again: %w", err, again))
+			return
+		}
+		c.logger.Info("embedded database ready again", "data_dir", c.paths.root, "duration_ms", time.Since(now).Milliseconds())
+	}
+}
+
+// restart starts PostgreSQL where it was, because connection strings name the
+// port. What the killed server left behind is cleared away first. The name of
+// the socket holds the port as well, so that a port that was taken meanwhile is
+// done without.
+func (c *Cluster) restart(ctx context.Context) error {
+	if err := c.clearOrphans(ctx); err != nil {
+		return err
+	}
+	err := c.respawn(ctx)
+	if errors.Is(err, errPortTaken) {
+		c.logger.Warn("the port of the embedded database was taken meanwhile; it serves its socket alone until the next start", "port", c.port)
+		c.listen = ""
+		c.current().log.close()
+		err = c.respawn(ctx)
+	}
+	return err
+}
+
+func (c *Cluster) respawn(ctx context.Context) error {
+	if err := c.spawnCurrent(); err != nil {
+		return err
+	}
+	return c.awaitReady(ctx)
+}
+
+// spawnCurrent makes a new process the current server, unless the cluster is
+// being stopped.
+func (c *Cluster) spawnCurrent() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopping {
+		return context.Canceled
+	}
+	srv, err := c.spawn()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", c.bin.program("postgres"), err)
+	}
+	c.server = srv
+	return nil
+}
+
+func (c *Cluster) current() *server {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.server
+}
+
+func (c *Cluster) isStopping() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stopping
+}
+
+func (c *Cluster) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = err
+}
