@@ -28,8 +28,8 @@
 // stopped and not adopted: an adopted server would keep old settings, and its
 // exit could not be awaited.
 //
-// When PostgreSQL ends without being asked to, it is started again, up to three
-// times within a minute; it recovers what was committed, and clients connect
+// When PostgreSQL ends without being asked to, it is started again, as a service
+// manager would do it, up to Config.MaxRestarts times within a minute; it recovers what was committed, and clients connect
 // again. It keeps its socket and its port; should the port have been taken in
 // between, it serves the socket alone until the next start.
 //
@@ -62,6 +62,8 @@ const (
 
 	defaultUser        = "postgres"
 	defaultStopTimeout = 30 * time.Second
+	defaultMaxRestarts = 3
+	crashWindow        = time.Minute     // in which restarts are counted
 	quitTimeout        = 5 * time.Second // from an immediate shutdown to SIGKILL
 	pollInterval       = 10 * time.Millisecond
 	silenceLimit       = time.Minute
@@ -90,6 +92,9 @@ type Config struct {
 	// StopTimeout is how long Stop waits for a fast shutdown before it makes
 	// an immediate one. Zero: 30 s.
 	StopTimeout time.Duration
+	// MaxRestarts is how many times within a minute PostgreSQL is started again
+	// when it ends unexpectedly. Zero: 3. Negative: never.
+	MaxRestarts int
 }
 
 // Cluster is a running PostgreSQL cluster. Its methods may be called from
@@ -130,6 +135,9 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 	}
 	if c.config.User == "" {
 		c.config.User = defaultUser
+	}
+	if c.config.MaxRestarts == 0 {
+		c.config.MaxRestarts = defaultMaxRestarts
 	}
 	if c.config.StopTimeout <= 0 {
 		c.config.StopTimeout = defaultStopTimeout

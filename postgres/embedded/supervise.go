@@ -8,13 +8,6 @@ import (
 	"time"
 )
 
-// A server that ends without being asked to is started again, as a service
-// manager would do it. One that does so again and again is not worth it.
-const (
-	mostCrashes = 3 // in crashWindow; the next one is the last
-	crashWindow = time.Minute
-)
-
 // supervise watches over PostgreSQL until Stop, or until it cannot be kept up.
 func (c *Cluster) supervise(ctx context.Context) {
 	defer close(c.done)
@@ -29,8 +22,11 @@ func (c *Cluster) supervise(ctx context.Context) {
 		srv.log.close()
 		now := time.Now()
 		crashes = append(slices.DeleteFunc(crashes, func(t time.Time) bool { return now.Sub(t) > crashWindow }), now)
-		if len(crashes) > mostCrashes {
-			c.fail(fmt.Errorf("%w (the %dth time within %s)", err, len(crashes), crashWindow))
+		if len(crashes) > c.config.MaxRestarts {
+			if len(crashes) > 1 {
+				err = fmt.Errorf("%w; it was the %d. time within %s", err, len(crashes), crashWindow)
+			}
+			c.fail(err)
 			return
 		}
 		c.logger.Warn("the embedded database ended unexpectedly and is started again", "data_dir", c.paths.root, "error", err)

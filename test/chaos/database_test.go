@@ -99,7 +99,7 @@ func (d *database) runs(after time.Duration) bool {
 func (d *database) start(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cluster, err := embedded.Start(ctx, embedded.Config{DataDir: d.dir, Settings: d.settings})
+	cluster, err := embedded.Start(ctx, embedded.Config{DataDir: d.dir, Settings: d.settings, MaxRestarts: -1})
 	if err != nil {
 		return err
 	}
