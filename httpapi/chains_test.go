@@ -24,7 +24,7 @@ func TestChainLifecycle(t *testing.T) {
 	if first["slug"] != "outline" || first["id"] == nil || first["content"] != "Outline ${topic}" {
 		t.Errorf("prompt %v", first)
 	}
-	for _, path := range []string{"/api/v1/chains/two", fmt.Sprintf("/api/v1/chains/%v", m["id"]), "/api/v1/chains/two?version=1"} {
+	for _, path := range []string{"/api/v1/chains/two", fmt.Sprintf("/api/v1/chains/%v", m["id"]), "/api/v1/chains/two?version=1", "/api/v1/chains/t%77o"} {
 		if diff := cmp.Diff(m, a.do(call{method: "GET", path: path}).want(http.StatusOK).object()); diff != "" {
 			t.Errorf("%s: %s", path, diff)
 		}

@@ -36,6 +36,16 @@ func acceptableID(id string) bool {
 	})
 }
 
+// decodePath makes routes match the decoded path, because /chains/hel%6Co and
+// /chains/hello are the same address (RFC 3986, section 6.2.2.2). No id and no
+// name holds a slash, which is the one character that this could confuse.
+func decodePath(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		c.Request().URL.RawPath = ""
+		return next(c)
+	}
+}
+
 // observe is the outermost layer: it names the request, serves its error,
 // writes the access log and counts it.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {

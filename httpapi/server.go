@@ -159,6 +159,7 @@ func New(cfg Config) (*Server, error) {
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = s.fail
+	e.Pre(decodePath)
 	e.Use(s.observe, s.rescue, s.guard)
 	if err := s.routes(); err != nil {
 		return nil, err
