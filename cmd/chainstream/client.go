@@ -94,14 +94,18 @@ func executionPath(id int64) string { return "/api/v1/executions/" + strconv.For
 
 func chainPath(name string) string { return "/api/v1/chains/" + url.PathEscape(name) }
 
+// triggered is what an execution is started with.
+type triggered struct {
+	Chain    string                     `json:"chain"`
+	Version  int                        `json:"version,omitempty"`
+	Inputs   map[string]json.RawMessage `json:"inputs"`
+	Priority int                        `json:"priority,omitempty"`
+}
+
 // trigger starts an execution. The request carries a key of its own, so that it
 // may be sent twice when a connection breaks under it.
-func trigger(ctx context.Context, c *client.Client, chain string, version int, inputs map[string]json.RawMessage) (execution, error) {
-	body, err := json.Marshal(struct {
-		Chain   string                     `json:"chain"`
-		Version int                        `json:"version,omitempty"`
-		Inputs  map[string]json.RawMessage `json:"inputs"`
-	}{chain, version, inputs})
+func trigger(ctx context.Context, c *client.Client, t triggered) (execution, error) {
+	body, err := json.Marshal(t)
 	if err != nil {
 		return execution{}, err
 	}

@@ -18,7 +18,10 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	s := serve(t, nil, "--database-url", database)
-	succeed(t, s.client(), "executions", "start", "hello", "--follow")
+	succeed(t, s.client(), "executions", "start", "hello", "--follow", "--priority", "5")
+	if shown := succeed(t, s.client(), "executions", "show", "1", "--json"); !strings.Contains(shown, `"priority": 5`) {
+		t.Errorf("the priority is not 5: %s", shown)
+	}
 	log := strings.SplitAfter(stored(t, database, 1), "\n")
 	log = log[:len(log)-1]
 
@@ -69,6 +72,7 @@ func TestWatch(t *testing.T) {
 		{[]string{"executions", "show", "7"}, 1, "(404 "},
 		{[]string{"chains", "show", "nobody"}, 1, "(404 "},
 		{[]string{"executions", "start", "hello", "-i", "nobody=x"}, 1, "/inputs/nobody"},
+		{[]string{"executions", "start", "hello", "--priority", "11"}, 1, "/priority"},
 	} {
 		r := execute(t, s.client(), test.args...)
 		if r.code != test.code || !strings.Contains(r.stderr, test.want) {

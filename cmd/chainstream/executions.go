@@ -143,9 +143,10 @@ func (c *executionsShowCommand) Run(ctx context.Context, a *app) error {
 }
 
 type executionsStartCommand struct {
-	Chain   string `arg:"" help:"Name or id of the chain."`
-	Version int    `help:"Version of the chain; without it the newest."`
-	Follow  bool   `help:"Show the execution live until it has ended; its state is the exit code." short:"f"`
+	Chain    string `arg:"" help:"Name or id of the chain."`
+	Version  int    `help:"Version of the chain; without it the newest."`
+	Follow   bool   `help:"Show the execution live until it has ended; its state is the exit code." short:"f"`
+	Priority int    `help:"Place in the queue, from -10 to 10; higher goes first." default:"0"`
 	inputFlags
 	clientFlags
 }
@@ -173,7 +174,7 @@ func (c *executionsStartCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	ex, err := trigger(ctx, api, c.Chain, c.Version, inputs)
+	ex, err := trigger(ctx, api, triggered{Chain: c.Chain, Version: c.Version, Inputs: inputs, Priority: c.Priority})
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (c *runCommand) runOn(ctx context.Context, a *app, address string, broken <
 		return err
 	}
 	// An interrupt from here on cancels an execution whose id is known.
-	ex, err := trigger(context.WithoutCancel(ctx), api, stored.Name, stored.Version, inputs)
+	ex, err := trigger(context.WithoutCancel(ctx), api, triggered{Chain: stored.Name, Version: stored.Version, Inputs: inputs})
 	if err != nil {
 		return err
 	}
