@@ -142,10 +142,10 @@ func TestDeriveAfterRetention(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, setup{})
 	parent := a.failed()
-	pgtest.Exec(t, a.database, "DELETE FROM events WHERE execution_id = 1")
+	pgtest.Session(t, a.database)("DELETE FROM events WHERE execution_id = 1")
 	a.do(call{method: "POST", path: parent + "/fork", body: `{"fromPrompt":"draft"}`}).want(http.StatusAccepted)
 	a.do(call{method: "GET", path: parent + "?atSeq=1"}).problem(http.StatusGone, "events_gone")
-	pgtest.Exec(t, a.database, "DELETE FROM prompt_results WHERE execution_id = 1")
+	pgtest.Session(t, a.database)("DELETE FROM prompt_results WHERE execution_id = 1")
 	a.do(call{method: "POST", path: parent + "/fork", body: `{"fromPrompt":"draft"}`}).problem(http.StatusGone, "results_gone")
 	a.do(call{method: "POST", path: parent + "/retry"}).problem(http.StatusGone, "results_gone")
 	a.do(call{method: "POST", path: parent + "/fork"}).want(http.StatusAccepted) // takes nothing over

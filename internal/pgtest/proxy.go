@@ -1,7 +1,6 @@
 package pgtest
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/url"
@@ -48,17 +47,6 @@ func NewProxy(t testing.TB, dsn string) *Proxy {
 	p.wait.Go(p.accept)
 	t.Cleanup(p.close)
 	return p
-}
-
-// Connect answers a connection to a database, which is closed with the test.
-func Connect(t testing.TB, dsn string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatalf("pgtest: %v", err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) }) // a test's connection has nothing to lose
-	return conn
 }
 
 // networkAddress is where a database listens.
