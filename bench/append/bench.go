@@ -32,6 +32,20 @@ type bench struct {
 	lastID   int64 // of the executions that the ceiling invents
 }
 
+// onePartition gives both sides the same partition, as large as the server makes
+// it at such a rate.
+const onePartition = `
+DO $$
+DECLARE
+    part record;
+BEGIN
+    FOR part IN SELECT name FROM events_partitions() LOOP
+        EXECUTE format('DROP TABLE %I', part.name);
+    END LOOP;
+END
+$$;
+CREATE TABLE events_p000000000000 PARTITION OF events FOR VALUES FROM (0) TO (1000000)`
+
 // prepare stores a chain and one event, whose data the ceiling copies.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
@@ -43,6 +57,9 @@ func (b *bench) prepare(ctx context.Context) error {
 			return fmt.Errorf("connect for the ceiling: %w", err)
 		}
 	}
+	if _, err := b.conns[0].Exec(ctx, onePartition); err != nil {
+		return fmt.Errorf("make one partition: %w", err)
+	}
 	text := ""
 	// The first event tells how much the fields around the text take.
 	for range 2 {
@@ -50,7 +67,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	b.lastID = 50_000 // in the first partition, like ours, and far from our ids
+	b.lastID = 500_000 // in the same partition as ours, and far from our ids
 	return nil
 }
 
