@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -151,23 +152,36 @@ func (s *Server) sendPast(c echo.Context, id int64, at string) error {
 	if err != nil {
 		return err
 	}
+	past, err := s.pastOf(ctx, id, seq)
+	if errors.Is(err, events.ErrGone) && seq == ex.LastSeq && ex.Status.Final() {
+		return s.sendExecution(c, http.StatusOK, id) // how it ended is stored, too
+	}
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, detailOf(ex.At(past), version, past.Prompts()))
+}
+
+// pastOf folds the log of an execution up to an event, or answers events.ErrGone
+// when some of it has been removed.
+func (s *Server) pastOf(ctx context.Context, id, seq int64) (*events.Fold, error) {
 	past := events.NewFold()
 	for past.LastSeq() < seq {
 		page, err := s.cfg.Store.Events(ctx, id, past.LastSeq(), int(min(downloadRows, seq-past.LastSeq())))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(page) == 0 {
-			return fmt.Errorf("events of execution %d after %d: %w", id, past.LastSeq(), events.ErrGone)
+			return nil, fmt.Errorf("events of execution %d after %d: %w", id, past.LastSeq(), events.ErrGone)
 		}
 		for _, rec := range page {
 			if rec.Seq != past.LastSeq()+1 {
-				return fmt.Errorf("events of execution %d after %d: %w", id, past.LastSeq(), events.ErrGone)
+				return nil, fmt.Errorf("events of execution %d after %d: %w", id, past.LastSeq(), events.ErrGone)
 			}
 			if err := past.Add(rec); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return c.JSON(http.StatusOK, detailOf(ex.At(past), version, past.Prompts()))
+	return past, nil
 }

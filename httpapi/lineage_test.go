@@ -145,6 +145,11 @@ func TestDeriveAfterRetention(t *testing.T) {
 	pgtest.Session(t, a.database)("DELETE FROM events WHERE execution_id = 1")
 	a.do(call{method: "POST", path: parent + "/fork", body: `{"fromPrompt":"draft"}`}).want(http.StatusAccepted)
 	a.do(call{method: "GET", path: parent + "?atSeq=1"}).problem(http.StatusGone, "events_gone")
+	now := a.do(call{method: "GET", path: parent}).want(http.StatusOK).object()
+	end := a.do(call{method: "GET", path: parent + "?atSeq=2"}).want(http.StatusOK).object()
+	if diff := cmp.Diff(now, end); diff != "" {
+		t.Errorf("the end, which is stored (-now +atSeq): %s", diff)
+	}
 	pgtest.Session(t, a.database)("DELETE FROM prompt_results WHERE execution_id = 1")
 	a.do(call{method: "POST", path: parent + "/fork", body: `{"fromPrompt":"draft"}`}).problem(http.StatusGone, "results_gone")
 	a.do(call{method: "POST", path: parent + "/retry"}).problem(http.StatusGone, "results_gone")

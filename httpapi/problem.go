@@ -124,7 +124,7 @@ var sentinels = []struct {
 	{events.ErrClosed, kindStopping, "The server is shutting down. Try again soon.", time.Second},
 	{events.ErrBadCursor, kindBadCursor, "A cursor is a whole number from 0 on: the id of the last event that was received.", 0},
 	{events.ErrFutureCursor, kindBadCursor, "The cursor is ahead of the newest event of the execution.", 0},
-	{events.ErrGone, kindGone, "The retention policy removed the events after this cursor; the execution and its results are still there.", 0},
+	{events.ErrGone, kindGone, "The retention policy removed events that this answer needs; the execution and its results are still there.", 0},
 	{events.ErrNoSpace, kindFull, "The disk of the database is full. Nothing was changed that was not acknowledged. Try again when room has been made.", 5 * time.Second},
 	{events.ErrUnavailable, kindUnavailable, "The database does not answer at the moment. Nothing was changed that was not acknowledged. Try again soon.", time.Second},
 	{context.DeadlineExceeded, kindUnavailable, "The database took too long to answer. Try again soon.", time.Second},
