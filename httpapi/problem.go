@@ -224,7 +224,11 @@ func (s *Server) fail(err error, c echo.Context) {
 		panic(http.ErrAbortHandler)
 	}
 	if p.status >= http.StatusInternalServerError && p.cause != nil {
-		s.logger.ErrorContext(req.Context(), "request failed", "request_id", requestID(c), "method", req.Method,
+		level := slog.LevelError
+		if p.kind == kindStopping {
+			level = slog.LevelDebug // nothing is broken, and a proxy asks /readyz over and over
+		}
+		s.logger.Log(req.Context(), level, "request failed", "request_id", requestID(c), "method", req.Method,
 			"route", s.route(c), "status", p.status, "error", p.cause)
 	}
 	body, err := json.Marshal(problemDocument{

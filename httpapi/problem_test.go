@@ -266,6 +266,9 @@ func TestReadiness(t *testing.T) {
 	a.server.Drain()
 	a.do(call{method: "GET", path: "/readyz"}).problem(http.StatusServiceUnavailable, "stopping")
 	a.do(call{method: "GET", path: "/healthz"}).want(http.StatusOK)
+	if lines := a.logs.lines("level=ERROR"); len(lines) != 0 {
+		t.Errorf("an orderly stop is logged as an error: %q", lines)
+	}
 }
 
 func TestOptions(t *testing.T) {
