@@ -220,6 +220,27 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// Beside a server on the embedded database, its state is looked at and it is not
+// disturbed; a server of another database is told apart.
+func TestDoctorBesideTheServer(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	s := serve(t, map[string]string{"CHAINSTREAM_DATA_DIR": dir})
+	env := map[string]string{"CHAINSTREAM_DATA_DIR": dir, "CHAINSTREAM_SERVER": s.url}
+	if shown := succeed(t, env, "doctor"); !strings.Contains(shown, "ok       schema") || !strings.Contains(shown, "ok       events") {
+		t.Errorf("doctor: %s", shown)
+	}
+	if shown := succeed(t, env, "migrate", "status"); !strings.Contains(shown, "up to date") {
+		t.Errorf("migrate status: %s", shown)
+	}
+	other := serve(t, nil, "--database-url", pgtest.Database(t))
+	s.stop()
+	env["CHAINSTREAM_SERVER"] = other.url
+	if shown := succeed(t, env, "doctor"); !strings.Contains(shown, "uses another database") {
+		t.Errorf("doctor beside another server: %s", shown)
+	}
+}
+
 // A listener behind a pooler is told of with its remedy; with the remedy it hears.
 func TestDoctorBehindPgBouncer(t *testing.T) {
 	t.Parallel()

@@ -68,6 +68,20 @@ func (f databaseFlags) open(ctx context.Context, getenv func(string) string, log
 	return &database{url: cluster.SocketURL(), direct: cluster.SocketURL(), where: "the embedded database in " + dir, cluster: cluster}, nil
 }
 
+// running answers the embedded database that another process runs. The error
+// says that it is not known or is somebody else's.
+func (f databaseFlags) running(getenv func(string) string) (*database, error) {
+	dir, err := f.directory(getenv)
+	if err != nil {
+		return nil, err
+	}
+	address, err := embedded.Address(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &database{url: address, direct: address, where: "the embedded database in " + dir}, nil
+}
+
 // given is the database that the flags name.
 func (f databaseFlags) given() *database {
 	return &database{url: f.DatabaseURL, direct: cmp.Or(f.ListenURL, f.DatabaseURL), where: describeURL(f.DatabaseURL)}

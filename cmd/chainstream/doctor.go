@@ -167,8 +167,8 @@ func (e *examination) database(ctx context.Context, serving bool) {
 	switch {
 	case errors.Is(err, embedded.ErrInUse) && serving:
 		e.add("database", verdictOK, "the embedded database in %s runs with the server", dir)
-		if address, err := embedded.Address(dir); err == nil { // else it is somebody else's, and private
-			e.schema(ctx, &database{url: address, direct: address, where: "the embedded database in " + dir})
+		if running, err := e.command.running(e.app.getenv); err == nil { // else it is somebody else's, and private
+			e.schema(ctx, running)
 		}
 		return
 	case errors.Is(err, embedded.ErrInUse):
@@ -179,7 +179,11 @@ func (e *examination) database(ctx context.Context, serving bool) {
 		return
 	}
 	e.add("data", verdictOK, "%s", dir)
-	e.schema(ctx, d)
+	if serving {
+		e.add("database", verdictNote, "the server at %s uses another database than the one in %s; name its own with --database-url or --data-dir to look into it", e.command.Server, dir)
+	} else {
+		e.schema(ctx, d)
+	}
 	if err := d.close(); err != nil {
 		e.add("database", verdictMissing, "%s", err)
 	}

@@ -19,7 +19,7 @@ import (
 
 type executionsRetryCommand struct {
 	executionFlags
-	Watch bool `help:"Show the new execution live until it has ended; its state is the exit code." short:"w"`
+	Follow bool `help:"Show the new execution live until it has ended; its state is the exit code." short:"f"`
 }
 
 // Help is shown by chainstream executions retry --help.
@@ -29,7 +29,7 @@ func (executionsRetryCommand) Help() string {
 
 // Run retries an execution.
 func (c *executionsRetryCommand) Run(ctx context.Context, a *app) error {
-	return c.derive(ctx, a, "retry", struct{}{}, c.Watch)
+	return c.derive(ctx, a, "retry", struct{}{}, c.Follow)
 }
 
 type executionsForkCommand struct {
@@ -37,7 +37,7 @@ type executionsForkCommand struct {
 	From    string   `help:"Id, slug or name of the first prompt that runs again; without it all do." placeholder:"PROMPT"`
 	Version int      `help:"Version of the chain; without it that of the execution."`
 	Model   []string `help:"A model for all prompts that run, or slug=model for one; may be given several times." sep:"none" placeholder:"[SLUG=]MODEL"`
-	Watch   bool     `help:"Show the new execution live until it has ended; its state is the exit code." short:"w"`
+	Follow  bool     `help:"Show the new execution live until it has ended; its state is the exit code." short:"f"`
 	inputFlags
 }
 
@@ -47,7 +47,7 @@ func (executionsForkCommand) Help() string {
 
 Examples:
 
-    chainstream executions fork 41 --from outline --input audience=executive --watch
+    chainstream executions fork 41 --from outline --input audience=executive --follow
     chainstream executions fork 41 --from draft --model openai/gpt-4.1 --version 3`
 }
 
@@ -72,7 +72,7 @@ func (c *executionsForkCommand) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	return c.derive(ctx, a, "fork", body, c.Watch)
+	return c.derive(ctx, a, "fork", body, c.Follow)
 }
 
 // models answers one model for all, or models by slug; nil for none.

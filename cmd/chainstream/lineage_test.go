@@ -42,7 +42,7 @@ func TestForkAndRetry(t *testing.T) {
 		}
 		return got
 	}
-	shown := succeed(t, s.client(), "executions", "fork", "1", "--from", "draft", "--input", "topic=lakes", "-i", "times=3", "--model", "draft=offline/echo", "--version", "1", "--watch")
+	shown := succeed(t, s.client(), "executions", "fork", "1", "--from", "draft", "--input", "topic=lakes", "-i", "times=3", "--model", "draft=offline/echo", "--version", "1", "--follow")
 	if !strings.Contains(shown, "Outline: taken over from execution 1") || !strings.Contains(shown, "completed in") {
 		t.Errorf("fork shows:\n%s", shown)
 	}
@@ -95,7 +95,7 @@ func TestRetryOfAFailedExecution(t *testing.T) {
 	if r := execute(t, s.client(), "run", file); r.code != 1 {
 		t.Fatalf("exit code %d: %s", r.code, r.stderr)
 	}
-	r := execute(t, s.client(), "executions", "retry", "1", "--watch")
+	r := execute(t, s.client(), "executions", "retry", "1", "--follow")
 	if r.code != 1 || !strings.Contains(r.stdout, "First: taken over from execution 1") {
 		t.Errorf("exit code %d:\n%s%s", r.code, r.stdout, r.stderr)
 	}

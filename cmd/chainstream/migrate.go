@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/chainstream/chainstream/postgres"
+	"github.com/chainstream/chainstream/postgres/embedded"
 )
 
 // migrateCommand is chainstream migrate.
@@ -110,5 +111,14 @@ type migrateStatusCommand struct{ migrateFlags }
 
 // Run tells where the schema stands.
 func (c *migrateStatusCommand) Run(ctx context.Context, a *app) error {
-	return c.with(ctx, a, func(d *database) error { return c.show(ctx, a, d) })
+	err := c.with(ctx, a, func(d *database) error { return c.show(ctx, a, d) })
+	if !errors.Is(err, embedded.ErrInUse) {
+		return err
+	}
+	// A server runs on the embedded database, and looking does not disturb it.
+	d, foundErr := c.running(a.getenv)
+	if foundErr != nil {
+		return err
+	}
+	return c.show(ctx, a, d)
 }
