@@ -435,11 +435,16 @@ func (e *Executor) start(ex Execution) {
 		defer e.idle.Done()
 		r.execute()
 		e.mu.Lock()
+		full := len(e.running) >= e.cfg.Workers
 		if e.running[ex.ID] == r {
 			delete(e.running, ex.ID)
 		}
 		e.mu.Unlock()
-		e.hint() // a worker is free
+		// Nothing has waited for this end where workers were free and the chain has
+		// no limit, and a look at the queue is not free.
+		if full || r.version == nil || r.version.Chain.Limits.Concurrency > 0 {
+			e.hint()
+		}
 	}()
 }
 
