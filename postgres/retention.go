@@ -155,7 +155,7 @@ func execHeld(ctx context.Context, conn *pgx.Conn, statement string) error {
 	_, err := conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "55P03" {
-		return fmt.Errorf("%w: %w", ErrHeldBack, err)
+		return fmt.Errorf("%w: %s", ErrHeldBack, pgErr.Message) // the database is there, so its error stays here
 	}
 	return translate(err)
 }
