@@ -44,7 +44,7 @@ func TestRetentionIsTold(t *testing.T) {
 		t.Errorf("show:\n%s", got)
 	}
 	for _, args := range [][]string{{"watch", "1"}, {"executions", "events", "1"}} {
-		if r := execute(t, s.client(), args...); r.code != 1 || !strings.Contains(r.stderr, "The retention policy removed the events") || strings.Count(r.stderr, "\n") != 1 {
+		if r := execute(t, s.client(), args...); r.code != 1 || !strings.Contains(r.stderr, "The retention policy removed events") || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("%v: %d %s", args, r.code, r.stderr)
 		}
 	}

@@ -174,7 +174,7 @@ func TestRunEmbedded(t *testing.T) {
 	if listed := succeed(t, s.client(), "executions", "list", "--json"); !strings.Contains(listed, `"greeting"`) {
 		t.Errorf("the execution is not listed: %s", listed)
 	}
-	for _, args := range [][]string{{"run", document, "--input", "who=x"}, {"serve", "--addr", "127.0.0.1:0"}, {"migrate", "status"}} {
+	for _, args := range [][]string{{"run", document, "--input", "who=x"}, {"serve", "--addr", "127.0.0.1:0"}, {"migrate", "up"}} {
 		r := execute(t, env, args...)
 		if r.code != 1 || !strings.Contains(r.stderr, "is in use") || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("%s: exit code %d: %s", args[0], r.code, r.stderr)
