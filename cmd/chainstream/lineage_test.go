@@ -86,7 +86,7 @@ func TestForkAndRetry(t *testing.T) {
 
 func TestRetryOfAFailedExecution(t *testing.T) {
 	t.Parallel()
-	s := serve(t, nil, "--database-url", pgtest.Database(t))
+	s := serve(t, nil, "--database-url", pgtest.Database(t), "--offline-pace", "20ms") // which the second prompt has no time for
 	file := filepath.Join(t.TempDir(), "slow.yaml")
 	document := "name: slow\nprompts:\n  - {name: First, position: 1, model: offline/echo, content: \"echo: one\"}\n  - {name: Second, position: 2, model: offline/echo, content: \"echo: two\", timeout: 1ms}\n"
 	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {

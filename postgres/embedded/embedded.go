@@ -340,12 +340,12 @@ func (c *Cluster) launch(ctx context.Context) error {
 			return fmt.Errorf("find a free port: %w", err)
 		}
 		c.port = port
-		if err := c.spawnCurrent(); err != nil {
-			return err
-		}
-		err = c.awaitReady(ctx)
+		err = c.up(ctx)
 		if err == nil {
 			return c.rememberPort()
+		}
+		if c.current() == nil {
+			return err // there was no process
 		}
 		if stopErr := c.current().stop(context.WithoutCancel(ctx), c.config.StopTimeout); stopErr != nil {
 			c.logger.Warn("stop after a failed start", "error", stopErr)

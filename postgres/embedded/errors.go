@@ -24,6 +24,9 @@ var (
 	ErrNoAccount = errors.New("no account to run PostgreSQL as")
 	// errPortTaken says that another program listens on the chosen port.
 	errPortTaken = errors.New("port taken")
+	// errMemoryInUse says that a process of the server before has not let go of
+	// its shared memory yet.
+	errMemoryInUse = errors.New("shared memory in use")
 )
 
 func versionError(dataDir string, made int, found string) error {

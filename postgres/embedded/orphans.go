@@ -58,6 +58,9 @@ func (c *Cluster) endOrphans(ctx context.Context, found []process) error {
 		{immediateShutdown, quitTimeout},
 		{syscall.SIGKILL, quitTimeout},
 	} {
+		if step.sig == fastShutdown && !hasPostmaster(found) {
+			continue // a request to a postmaster; others take it for something else
+		}
 		deadline := time.Now().Add(step.patience)
 		signalled := make(map[int]bool)
 		for len(found) > 0 && time.Now().Before(deadline) {

@@ -132,6 +132,9 @@ func (s *server) failure() error {
 	if strings.Contains(complaint, "Address already in use") || strings.Contains(complaint, "could not create any TCP/IP sockets") {
 		return fmt.Errorf("%w: %s", errPortTaken, complaint)
 	}
+	if strings.Contains(complaint, "pre-existing shared memory block") {
+		return fmt.Errorf("%w: %s", errMemoryInUse, complaint)
+	}
 	if s.waitErr == nil {
 		return fmt.Errorf("PostgreSQL was shut down by somebody else%s", quoteOutput(complaint))
 	}
