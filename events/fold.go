@@ -3,9 +3,10 @@ package events
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shopspring/decimal"
 )
 
 // The states of a prompt, as they are stored.
@@ -229,13 +230,14 @@ func AddCost(sum, call *string, attempt int) *string {
 	return &total
 }
 
+// addDecimals adds exactly; what is not a number counts as nothing.
 func addDecimals(a, b string) string {
-	x, errX := strconv.ParseFloat(a, 64)
-	y, errY := strconv.ParseFloat(b, 64)
+	x, errX := decimal.NewFromString(a)
+	y, errY := decimal.NewFromString(b)
 	if errX != nil || errY != nil {
 		return a
 	}
-	return strconv.FormatFloat(x+y, 'f', -1, 64)
+	return x.Add(y).String()
 }
 
 // Totals are sums over the prompts of an execution.

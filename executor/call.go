@@ -15,22 +15,16 @@ import (
 
 // call is one call of a model.
 type call struct {
-	step     *step
-	provider llm.Provider
-	model    string // the provider's own name
-	request  llm.Request
-	id       string
-	began    time.Time
+	step    *step
+	target  llm.Target
+	request llm.Request
+	id      string
+	began   time.Time
 
 	text, reasoning delta
 	usage           *llm.Usage
 	finish          string
 	firstToken      time.Duration // 0 = none came
-}
-
-func (c *call) providerName() string {
-	name, _, _ := strings.Cut(c.step.state.ModelID, "/")
-	return name
 }
 
 // chunk is a pair of the model's sequence.
@@ -58,7 +52,7 @@ func (c *call) make(ctx context.Context) error {
 				chunks <- chunk{err: c.step.run.panicked(ctx, v)}
 			}
 		}()
-		for got, err := range llm.Guard(c.provider, c.step.run.e.cfg.Deadlines).Stream(ctx, c.request) {
+		for got, err := range llm.Guard(c.target.Provider, c.step.run.e.cfg.Deadlines).Stream(ctx, c.request) {
 			chunks <- chunk{got, err}
 		}
 	}()
@@ -152,33 +146,6 @@ func (c *call) book() {
 	book(s, *c.usage)
 }
 
-// book adds what a call used to its prompt.
-func book(s *events.PromptState, u llm.Usage) {
-	s.InputTokens += u.InputTokens
-	s.OutputTokens += u.OutputTokens
-	s.CachedTokens += u.CachedTokens
-	s.ReasoningTokens += u.ReasoningTokens
-	s.UsageEstimated = s.UsageEstimated || u.Estimated
-}
-
-// price books the cost of a call and answers it, as far as it is known: a
-// demonstration model is free.
-func (r *run) price(s *events.PromptState) (call *string) {
-	if r.e.models.Demo(s.ModelID) {
-		free := "0"
-		call = &free
-	}
-	s.CostUSD = events.AddCost(s.CostUSD, call, s.Attempt)
-	return call
-}
-
-func usageSource(u *llm.Usage) string {
-	if u == nil || u.Estimated {
-		return "estimated"
-	}
-	return "provider"
-}
-
 func (c *call) milliseconds() int64 {
 	return max(c.step.run.e.cfg.Now().Sub(c.began).Milliseconds(), 0)
 }
@@ -186,14 +153,14 @@ func (c *call) milliseconds() int64 {
 func (c *call) succeeded() error {
 	s := c.step
 	s.state.FinishReason = c.finish
-	cost := c.step.run.price(&c.step.state)
 	u := llm.Usage{}
 	if c.usage != nil {
 		u = *c.usage
 	}
+	cost := c.step.run.price(&c.step.state, c.target.Info, u, c.began)
 	s.state.UsageEstimated = s.state.UsageEstimated || c.usage == nil
 	drafts := append(c.deltas(), s.draft(events.LLMResponse{
-		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: c.model, Attempt: s.state.Attempt,
+		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.target.Vendor, Model: c.target.Model, Attempt: s.state.Attempt,
 		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, ReasoningTokens: u.ReasoningTokens,
 		DurationMS: c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(c.usage),
 		CostUSD: cost,
@@ -225,14 +192,14 @@ func (c *call) failed(ctx context.Context, err error) {
 		c.usage = &estimate
 		c.book()
 	}
-	cost := c.step.run.price(&c.step.state)
 	u := llm.Usage{}
 	source := "provider"
 	if c.usage != nil {
 		u, source = *c.usage, usageSource(c.usage)
 	}
+	cost := c.step.run.price(&c.step.state, c.target.Info, u, c.began)
 	drafts := append(c.deltas(), s.draft(events.LLMError{
-		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: c.model, Attempt: s.state.Attempt,
+		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.target.Vendor, Model: c.target.Model, Attempt: s.state.Attempt,
 		Error: f.message, Code: f.code, DurationMS: c.milliseconds(), Retryable: e != nil && e.Retryable && ctx.Err() == nil,
 		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source, CostUSD: cost,
 	}))

@@ -20,7 +20,7 @@ func (e *Executor) Check(ctx context.Context, c *chain.Chain) error {
 	for _, m := range c.Models() {
 		if err := e.models.Check(m.ID); err != nil {
 			add(m.Pointer, "unknown_model", "%s.", err)
-		} else if !e.models.Demo(m.ID) && unpriced == "" {
+		} else if _, priced := e.models.Info(m.ID).PriceAt(e.cfg.Now()); !priced && unpriced == "" {
 			unpriced = m.ID
 		}
 	}

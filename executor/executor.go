@@ -86,12 +86,12 @@ type Announcer interface {
 
 // Models finds the provider of a model.
 type Models interface {
-	// Resolve answers the provider and the provider's own name of a model.
-	Resolve(id string) (llm.Provider, string, error)
+	// Resolve answers how to call a model.
+	Resolve(id string) (llm.Target, error)
 	// Check tells whether a chain may name the model.
 	Check(id string) error
-	// Demo tells whether the model is a demonstration that costs nothing.
-	Demo(id string) bool
+	// Info answers what is known of a model, also of one that cannot be called.
+	Info(id string) llm.Info
 }
 
 // Retriever finds passages in knowledge repositories.

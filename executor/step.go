@@ -192,11 +192,10 @@ func (s *step) attempt(ctx context.Context, model string) error {
 		ModelID: model, HasKnowledge: s.prompt.Knowledge != nil, HasTools: len(s.prompt.Tools) > 0, Attempt: s.state.Attempt,
 	})}
 	opening, err := s.prepare(ctx, opening)
-	var provider llm.Provider
-	var name string
+	var target llm.Target
 	if err == nil {
 		s.state.UserMessage = s.rendered.User
-		if provider, name, err = s.run.e.models.Resolve(model); err != nil {
+		if target, err = s.run.e.models.Resolve(model); err != nil {
 			// An *llm.Error, because a fallback model may be reachable.
 			err = &llm.Error{Code: codeUnavailable, Message: "The model " + model + " cannot be called from this server: " + err.Error() + ".", Err: err}
 		}
@@ -207,9 +206,9 @@ func (s *step) attempt(ctx context.Context, model string) error {
 		}
 		return err
 	}
-	c := &call{step: s, provider: provider, model: name, request: s.request(name), id: uuid.NewString(), began: s.run.e.cfg.Now()}
+	c := &call{step: s, target: target, request: s.request(target.Model), id: uuid.NewString(), began: s.run.e.cfg.Now()}
 	opening = append(opening, s.draft(events.LLMRequest{
-		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.providerName(), Model: name, Attempt: s.state.Attempt,
+		PromptID: s.state.PromptID, RequestID: c.id, Provider: target.Vendor, Model: target.Model, Attempt: s.state.Attempt,
 	}))
 	// The call is on record before it costs anything.
 	if err := s.open(opening); err != nil {

@@ -35,9 +35,21 @@ type Entry struct {
 	Demo bool
 	// Models lists well-known models for choosing from, without prefix.
 	Models []string
+	// Info is what is known of models, by their name without prefix; others have
+	// the zero Info.
+	Info map[string]Info
 	// Fixed says that Models is complete: any other model is an error. Otherwise
 	// the provider itself decides at the call.
 	Fixed bool
+}
+
+// Target is a model that can be called.
+type Target struct {
+	ID       string // provider/model
+	Vendor   string // the first part of ID
+	Model    string // as the provider knows it
+	Provider Provider
+	Info     Info
 }
 
 // Model is one line of the list a user may choose from.
@@ -72,21 +84,30 @@ func SplitModelID(id string) (provider, model string, err error) {
 	return provider, model, nil
 }
 
-// Resolve returns the provider of a model id and the name the provider knows the
-// model by. Errors: ErrModelID, ErrUnknownProvider, ErrUnknownModel,
-// ErrNotConfigured.
-func (r *Registry) Resolve(id string) (Provider, string, error) {
+// Resolve returns how to call a model. Errors: ErrModelID, ErrUnknownProvider,
+// ErrUnknownModel, ErrNotConfigured.
+func (r *Registry) Resolve(id string) (Target, error) {
 	entry, model, err := r.find(id)
 	if err != nil {
-		return nil, "", err
+		return Target{}, err
 	}
 	if entry.Provider == nil {
 		if entry.Env == "" {
-			return nil, "", fmt.Errorf("%w: %q", ErrNotConfigured, id)
+			return Target{}, fmt.Errorf("%w: %q", ErrNotConfigured, id)
 		}
-		return nil, "", fmt.Errorf("%w: %q needs the environment variable %s", ErrNotConfigured, id, entry.Env)
+		return Target{}, fmt.Errorf("%w: %q needs the environment variable %s", ErrNotConfigured, id, entry.Env)
 	}
-	return entry.Provider, model, nil
+	vendor, _, _ := strings.Cut(id, "/")
+	return Target{ID: id, Vendor: vendor, Model: model, Provider: entry.Provider, Info: entry.Info[model]}, nil
+}
+
+// Info returns what is known of a model; the zero Info when nothing is.
+func (r *Registry) Info(id string) Info {
+	entry, model, err := r.find(id)
+	if err != nil {
+		return Info{}
+	}
+	return entry.Info[model]
 }
 
 // Check reports whether a chain may name this model: ErrModelID,

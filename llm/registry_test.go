@@ -48,9 +48,9 @@ func TestRegistry(t *testing.T) {
 			if err := r.Check(tt.id); !errors.Is(err, tt.check) {
 				t.Errorf("Check: %v, want %v", err, tt.check)
 			}
-			p, model, err := r.Resolve(tt.id)
-			if !errors.Is(err, tt.resolve) || model != tt.model || (p == nil) != (err != nil) {
-				t.Errorf("Resolve: %v, %q, %v; want %q, %v", p, model, err, tt.model, tt.resolve)
+			target, err := r.Resolve(tt.id)
+			if !errors.Is(err, tt.resolve) || target.Model != tt.model || (target.Provider == nil) != (err != nil) {
+				t.Errorf("Resolve: %+v, %v; want %q, %v", target, err, tt.model, tt.resolve)
 			}
 			if err != nil && !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("%q is missing from %q", tt.text, err)

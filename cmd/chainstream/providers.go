@@ -73,7 +73,7 @@ func models(getenv func(string) string, client *http.Client, pace time.Duration)
 	entries := map[string]llm.Entry{
 		offline.Name: {
 			Provider: offline.Provider{Pace: pace}, Label: "Built-in demo model", Demo: true,
-			Models: []string{offline.Model}, Fixed: true,
+			Models: []string{offline.Model}, Fixed: true, Info: map[string]llm.Info{offline.Model: {Prices: llm.Free()}},
 		},
 	}
 	for _, v := range vendors() {

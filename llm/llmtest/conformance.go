@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,7 @@ func Collect(ctx context.Context, tb testing.TB, p llm.Provider, req llm.Request
 			if e := (*llm.Error)(nil); !errors.As(err, &e) || e.Code == "" || e.Message == "" {
 				tb.Errorf("error %#v is not a complete *llm.Error", err)
 			}
-			if chunk != (llm.Chunk{}) {
+			if !reflect.ValueOf(chunk).IsZero() {
 				tb.Errorf("the error came with the chunk %+v", chunk)
 			}
 			continue

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/wire"
 )
 
 // errStopped reports that the reader of the sequence left it.
@@ -21,25 +22,25 @@ var errStopped = errors.New("reader left")
 // field, reasoning that of Ollama, OpenRouter and others.
 type wireAnswer struct {
 	Choices []struct {
-		Index        int        `json:"index"`
-		Delta        wireText   `json:"delta"`
-		Message      wireText   `json:"message"` // of an answer that does not stream
-		FinishReason textOfJSON `json:"finish_reason"`
+		Index        int       `json:"index"`
+		Delta        wireText  `json:"delta"`
+		Message      wireText  `json:"message"` // of an answer that does not stream
+		FinishReason wire.Text `json:"finish_reason"`
 	} `json:"choices"`
 	Usage json.RawMessage `json:"usage"`
 	Error json.RawMessage `json:"error"`
 }
 
 type wireText struct {
-	Content          textOfJSON `json:"content"`
-	Refusal          textOfJSON `json:"refusal"`
-	ReasoningContent textOfJSON `json:"reasoning_content"`
-	Reasoning        textOfJSON `json:"reasoning"`
+	Content          wire.Text `json:"content"`
+	Refusal          wire.Text `json:"refusal"`
+	ReasoningContent wire.Text `json:"reasoning_content"`
+	Reasoning        wire.Text `json:"reasoning"`
 }
 
 // answer reads one response and yields its chunks.
 type answer struct {
-	events *eventReader
+	events *wire.EventReader
 	yield  func(llm.Chunk, error) bool
 
 	text, reasoning       llm.Repairer
@@ -53,27 +54,27 @@ type answer struct {
 // error. Once the model has finished, errors of the connection do not count, and
 // the rest is waited for no longer than settleTime.
 func (a *answer) read(ctx context.Context, hangUp context.CancelFunc) error {
-	first, err := a.events.leading()
+	first, err := a.events.Leading()
 	switch {
 	case err == io.EOF: //nolint:errorlint // bufio returns io.EOF itself
-		return errTruncated
+		return wire.ErrTruncated
 	case err != nil:
 		return err
 	case first == '{':
 		return a.readWhole()
 	case first == '<':
-		return fmt.Errorf("%w: it is a web page", errMalformed)
+		return fmt.Errorf("%w: it is a web page", wire.ErrMalformed)
 	}
 	var settle *time.Timer
 	for {
 		if err := ctx.Err(); err != nil && !a.finished { // what is in the buffer does not count any more
 			return err
 		}
-		name, data, err := a.events.next()
+		name, data, err := a.events.Next()
 		if len(data) > 0 && (err == nil || errors.Is(err, io.EOF)) {
 			eventErr := a.event(name, data)
-			if eventErr != nil && errors.Is(err, io.EOF) && errors.Is(eventErr, errMalformed) {
-				eventErr = errTruncated // the event was cut off
+			if eventErr != nil && errors.Is(err, io.EOF) && errors.Is(eventErr, wire.ErrMalformed) {
+				eventErr = wire.ErrTruncated // the event was cut off
 			}
 			if eventErr != nil && (!a.finished || errors.Is(eventErr, errStopped)) {
 				return eventErr
@@ -86,7 +87,7 @@ func (a *answer) read(ctx context.Context, hangUp context.CancelFunc) error {
 		case a.finished:
 			return nil
 		case errors.Is(err, io.EOF):
-			return errTruncated
+			return wire.ErrTruncated
 		default:
 			return err
 		}
@@ -99,18 +100,18 @@ func (a *answer) read(ctx context.Context, hangUp context.CancelFunc) error {
 
 // readWhole reads an answer that does not stream.
 func (a *answer) readWhole() error {
-	body, err := a.events.rest()
+	body, err := a.events.Rest()
 	if err != nil {
 		return err
 	}
 	if err := a.event(nil, body); err != nil {
-		if errors.Is(err, errMalformed) && endsEarly(body) {
-			return errTruncated
+		if errors.Is(err, wire.ErrMalformed) && endsEarly(body) {
+			return wire.ErrTruncated
 		}
 		return err
 	}
 	if !a.finished {
-		return errTruncated
+		return wire.ErrTruncated
 	}
 	a.done = true
 	return nil
@@ -132,24 +133,24 @@ func (a *answer) event(name, data []byte) error {
 	if bytes.IndexByte(data, 0) >= 0 { // JSON has no raw NUL; as an escape it is repaired as text
 		data = bytes.ReplaceAll(data, []byte{0}, []byte(`\u0000`))
 	}
-	var wire wireAnswer
-	if err := json.Unmarshal(data, &wire); err != nil {
+	var got wireAnswer
+	if err := json.Unmarshal(data, &got); err != nil {
 		if string(name) == "error" {
 			return streamError{data: bytes.Clone(data)}
 		}
-		return fmt.Errorf("%w: %w", errMalformed, err)
+		return fmt.Errorf("%w: %w", wire.ErrMalformed, err)
 	}
-	if failure := bytes.TrimSpace(wire.Error); len(failure) > 0 && string(failure) != "null" {
+	if failure := bytes.TrimSpace(got.Error); len(failure) > 0 && string(failure) != "null" {
 		return streamError{data: bytes.Clone(failure)}
 	}
 	if string(name) == "error" {
 		return streamError{data: bytes.Clone(data)}
 	}
-	if usage, ok := parseUsage(wire.Usage); ok {
+	if usage, ok := parseUsage(got.Usage); ok {
 		a.usage = &usage
 	}
 	var chunk llm.Chunk
-	for _, choice := range wire.Choices {
+	for _, choice := range got.Choices {
 		if choice.Index != 0 { // only one answer is asked for
 			continue
 		}
@@ -223,14 +224,10 @@ func finishReason(word string) string {
 	return word
 }
 
-// maxTokens bounds a count of tokens. No model comes near it, and all counts of
-// an execution together stay far below what the database's numbers hold.
-const maxTokens = 1 << 32
-
 // parseUsage reads a usage object; one that cannot be read, or be true, counts
 // as absent.
 func parseUsage(data json.RawMessage) (llm.Usage, bool) {
-	var wire *struct {
+	var counts *struct {
 		PromptTokens        int64 `json:"prompt_tokens"`
 		CompletionTokens    int64 `json:"completion_tokens"`
 		PromptTokensDetails struct {
@@ -240,16 +237,15 @@ func parseUsage(data json.RawMessage) (llm.Usage, bool) {
 			ReasoningTokens int64 `json:"reasoning_tokens"`
 		} `json:"completion_tokens_details"`
 	}
-	if len(data) == 0 || json.Unmarshal(data, &wire) != nil || wire == nil {
+	if len(data) == 0 || json.Unmarshal(data, &counts) != nil || counts == nil {
 		return llm.Usage{}, false
 	}
 	usage := llm.Usage{
-		InputTokens:     wire.PromptTokens,
-		OutputTokens:    wire.CompletionTokens,
-		CachedTokens:    wire.PromptTokensDetails.CachedTokens,
-		ReasoningTokens: wire.CompletionTokensDetails.ReasoningTokens,
+		InputTokens:     counts.PromptTokens,
+		OutputTokens:    counts.CompletionTokens,
+		CachedTokens:    counts.PromptTokensDetails.CachedTokens,
+		ReasoningTokens: counts.CompletionTokensDetails.ReasoningTokens,
 	}
-	least := min(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens)
-	most := max(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens)
-	return usage, least >= 0 && most <= maxTokens
+	usage.Raw = bytes.Clone(data)
+	return usage, usage.Plausible()
 }

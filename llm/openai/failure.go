@@ -13,6 +13,7 @@ import (
 	"github.com/sashabaranov/go-openai"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/wire"
 )
 
 // streamError is an error object that came in the middle of a success.
@@ -59,11 +60,11 @@ func (p *Provider) readError(ctx context.Context, err error) *llm.Error {
 	case errors.As(err, &reported):
 		f := parseFailure(reported.data)
 		return p.withDetail(f.streamed(), f.message)
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, wire.ErrTooLarge):
 		return llm.NewError(llm.CodeResponseTooLarge, err)
-	case errors.Is(err, errMalformed):
+	case errors.Is(err, wire.ErrMalformed):
 		return p.withDetail(llm.NewError(llm.CodeMalformedResponse, nil), err.Error())
-	case errors.Is(err, errTruncated), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, wire.ErrTruncated), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return llm.NewError(llm.CodeTruncatedStream, err)
 	}
 	return p.withDetail(llm.NewError(llm.CodeConnectionFailed, nil), err.Error())

@@ -23,6 +23,7 @@ import (
 	"github.com/sashabaranov/go-openai"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/wire"
 )
 
 // DefaultBaseURL is the address of OpenAI itself.
@@ -122,7 +123,7 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 		}
 		defer stream.Close() //nolint:errcheck // nothing is lost: the answer has been read, or is abandoned
 
-		a := answer{events: newEventReader(c.body, p.maxBytes), yield: yield}
+		a := answer{events: wire.NewEventReader(c.body, p.maxBytes), yield: yield}
 		err = a.read(ctx, hangUp)
 		switch {
 		case errors.Is(err, errStopped):
@@ -132,7 +133,7 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 			return
 		}
 		if a.finish(req) {
-			a.events.drain(hangUp)
+			a.events.Drain(hangUp)
 		}
 	}
 }

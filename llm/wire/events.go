@@ -1,4 +1,6 @@
-package openai
+// Package wire reads what model providers send, as forgivingly as the standards
+// allow and within bounds: event streams, and texts in JSON that may be broken.
+package wire
 
 import (
 	"bufio"
@@ -11,20 +13,23 @@ import (
 
 // Errors of reading a body.
 var (
-	errTooLarge  = errors.New("response is too large")
-	errTruncated = errors.New("response ended without its end marker")
-	errMalformed = errors.New("response cannot be understood")
+	// ErrTooLarge says that a body, or one event of it, is larger than it may be.
+	ErrTooLarge = errors.New("response is too large")
+	// ErrTruncated says that an answer stopped before its end marker.
+	ErrTruncated = errors.New("response ended without its end marker")
+	// ErrMalformed says that an answer is not what its provider sends.
+	ErrMalformed = errors.New("response cannot be understood")
 )
 
 // maxEvent bounds one event, and with it the memory a call needs.
 const maxEvent = 4 << 20
 
-// eventReader takes a text/event-stream apart as the WHATWG HTML standard,
+// EventReader takes a text/event-stream apart as the WHATWG HTML standard,
 // section 9.2.6, describes it: lines end in LF, CRLF or CR, a byte order mark
 // may lead, data lines of one event are joined by LF, comments are skipped. It
 // differs in one point: an event that the end of the stream cuts off before its
 // blank line is delivered, because some servers end without one.
-type eventReader struct {
+type EventReader struct {
 	r    *bufio.Reader
 	left int64  // bytes that may still be read
 	cr   bool   // the last line ended in CR: a LF that follows belongs to it
@@ -33,13 +38,14 @@ type eventReader struct {
 	name []byte // reused
 }
 
-func newEventReader(body io.Reader, maxBytes int64) *eventReader {
-	return &eventReader{r: bufio.NewReaderSize(body, 4<<10), left: maxBytes}
+// NewEventReader reads a body of at most maxBytes.
+func NewEventReader(body io.Reader, maxBytes int64) *EventReader {
+	return &EventReader{r: bufio.NewReaderSize(body, 4<<10), left: maxBytes}
 }
 
-// leading returns the first byte of the body that is not white space, without
+// Leading returns the first byte of the body that is not white space, without
 // consuming it; a byte order mark counts as white space.
-func (e *eventReader) leading() (byte, error) {
+func (e *EventReader) Leading() (byte, error) {
 	if bom, err := e.r.Peek(1); err == nil && bom[0] == 0xEF {
 		if bom, err = e.r.Peek(3); err == nil && string(bom) == "\uFEFF" {
 			e.skip(3)
@@ -59,15 +65,15 @@ func (e *eventReader) leading() (byte, error) {
 	}
 }
 
-func (e *eventReader) skip(n int) {
+func (e *EventReader) skip(n int) {
 	discarded, _ := e.r.Discard(n) // has just been peeked at
 	e.left -= int64(discarded)
 }
 
-// next returns the name and the data of the next event that has data; both are
+// Next returns the name and the data of the next event that has data; both are
 // valid until the next call. At the end of the body it returns io.EOF, with an
 // event if one was cut off.
-func (e *eventReader) next() (name, data []byte, err error) {
+func (e *EventReader) Next() (name, data []byte, err error) {
 	e.data, e.name = e.data[:0], e.name[:0]
 	found := false
 	for {
@@ -95,7 +101,7 @@ func (e *eventReader) next() (name, data []byte, err error) {
 			found = true
 			e.data = append(e.data, value...)
 			if len(e.data) > maxEvent {
-				return nil, nil, errTooLarge
+				return nil, nil, ErrTooLarge
 			}
 		case "event":
 			e.name = append(e.name[:0], value...)
@@ -105,7 +111,7 @@ func (e *eventReader) next() (name, data []byte, err error) {
 
 // readLine returns the next line without its end. The last line may come
 // together with io.EOF.
-func (e *eventReader) readLine() ([]byte, error) {
+func (e *EventReader) readLine() ([]byte, error) {
 	e.line = e.line[:0]
 	for {
 		if e.r.Buffered() == 0 {
@@ -134,7 +140,7 @@ func (e *eventReader) readLine() ([]byte, error) {
 		}
 		e.skip(consumed)
 		if e.left < 0 || len(e.line) > maxEvent {
-			return nil, errTooLarge
+			return nil, ErrTooLarge
 		}
 		if end >= 0 {
 			return e.line, nil
@@ -142,26 +148,26 @@ func (e *eventReader) readLine() ([]byte, error) {
 	}
 }
 
-// rest returns the whole remaining body.
-func (e *eventReader) rest() ([]byte, error) {
+// Rest returns the whole remaining body.
+func (e *EventReader) Rest() ([]byte, error) {
 	limit := min(e.left, maxEvent)
 	body, err := io.ReadAll(io.LimitReader(e.r, limit+1))
 	if int64(len(body)) > limit {
-		return nil, errTooLarge
+		return nil, ErrTooLarge
 	}
 	return body, err
 }
 
-// drainTime and drainBytes bound drain.
+// drainTime and drainBytes bound Drain.
 const (
 	drainTime  = 50 * time.Millisecond
 	drainBytes = 4 << 10
 )
 
-// drain reads to the end of a body whose end marker was seen, so that the
+// Drain reads to the end of a body whose end marker was seen, so that the
 // connection can be used again; nearly always the end is there already. A server
 // that keeps it open is hung up on.
-func (e *eventReader) drain(hangUp context.CancelFunc) {
+func (e *EventReader) Drain(hangUp context.CancelFunc) {
 	timer := time.AfterFunc(drainTime, hangUp)
 	defer timer.Stop()
 	_, _ = io.CopyN(io.Discard, e.r, drainBytes) // the answer is complete whatever comes

@@ -1,4 +1,4 @@
-package openai
+package wire
 
 import (
 	"encoding/json"
@@ -7,29 +7,29 @@ import (
 	"unicode/utf8"
 )
 
-// textOfJSON is a JSON string, decoded without replacing anything: broken UTF-8
+// Text is a JSON string, decoded without replacing anything: broken UTF-8
 // stays as it is, and half a surrogate pair becomes the three bytes that UTF-8
 // would give it. So llm.Repairer can put split characters together and tell when
 // something was broken, which encoding/json does not.
 //
 // A list of parts, which Mistral's thinking models send, is read as the text of
 // its text parts. null and any other value is no text.
-type textOfJSON string
+type Text string
 
 // UnmarshalJSON implements json.Unmarshaler. The literal has been checked by the
 // decoder.
-func (t *textOfJSON) UnmarshalJSON(literal []byte) error {
+func (t *Text) UnmarshalJSON(literal []byte) error {
 	*t = ""
 	if len(literal) == 0 {
 		return nil
 	}
 	switch literal[0] {
 	case '"':
-		*t = textOfJSON(unquote(literal[1 : len(literal)-1]))
+		*t = Text(unquote(literal[1 : len(literal)-1]))
 	case '[':
 		var parts []struct {
-			Type string     `json:"type"`
-			Text textOfJSON `json:"text"`
+			Type string `json:"type"`
+			Text Text   `json:"text"`
 		}
 		if err := json.Unmarshal(literal, &parts); err != nil {
 			return nil //nolint:nilerr // not a list of parts: no text
