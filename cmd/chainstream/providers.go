@@ -12,7 +12,7 @@ import (
 	"github.com/chainstream/chainstream/llm/openai"
 )
 
-// vendor is a model provider that speaks OpenAI's chat completions API.
+// vendor is a model provider and how it is configured.
 //
 // Anthropic and Gemini are reached through the OpenAI-compatible endpoints that
 // they offer. Text, streaming, sampling parameters, stop texts, token limits and
@@ -28,25 +28,38 @@ type vendor struct {
 	address string   // default address
 	path    string   // added to an address without a path
 	models  []string // well-known ones, to choose from
+	build   func(connection) (llm.Provider, error)
+}
+
+// connection is how a vendor is reached.
+type connection struct {
+	address string // up to and including the version
+	key     string // empty when there is none
+	client  *http.Client
+}
+
+// compatible builds the provider of a vendor with OpenAI's chat completions API.
+func compatible(c connection) (llm.Provider, error) {
+	return openai.New(openai.Config{BaseURL: c.address, Key: c.key, Client: c.client})
 }
 
 func vendors() []vendor {
 	return []vendor{
 		{
 			name: "openai", label: "OpenAI", key: "OPENAI_API_KEY", base: "OPENAI_BASE_URL", address: openai.DefaultBaseURL,
-			models: []string{"gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o-mini"},
+			models: []string{"gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o-mini"}, build: compatible,
 		},
 		{
 			name: "anthropic", label: "Anthropic", key: "ANTHROPIC_API_KEY", base: "ANTHROPIC_BASE_URL", address: "https://api.anthropic.com", path: "/v1",
-			models: []string{"claude-haiku-4-5", "claude-sonnet-4-5"},
+			models: []string{"claude-haiku-4-5", "claude-sonnet-4-5"}, build: compatible,
 		},
 		{
 			name: "gemini", label: "Google Gemini", key: "GEMINI_API_KEY", base: "GEMINI_BASE_URL",
 			address: "https://generativelanguage.googleapis.com", path: "/v1beta/openai",
-			models: []string{"gemini-2.5-flash", "gemini-2.5-pro"},
+			models: []string{"gemini-2.5-flash", "gemini-2.5-pro"}, build: compatible,
 		},
-		{name: "ollama", label: "Ollama", base: "OLLAMA_BASE_URL", address: "http://127.0.0.1:11434", path: "/v1", models: []string{"llama3.2"}},
-		{name: "lmstudio", label: "LM Studio", base: "LMSTUDIO_BASE_URL", address: "http://127.0.0.1:1234", path: "/v1"},
+		{name: "ollama", label: "Ollama", base: "OLLAMA_BASE_URL", address: "http://127.0.0.1:11434", path: "/v1", models: []string{"llama3.2"}, build: compatible},
+		{name: "lmstudio", label: "LM Studio", base: "LMSTUDIO_BASE_URL", address: "http://127.0.0.1:1234", path: "/v1", build: compatible},
 	}
 }
 
@@ -68,6 +81,25 @@ func (v vendor) endpoint(getenv func(string) string) string {
 	return address
 }
 
+// provider builds the vendor's provider from the environment. Its error is a
+// sentence.
+func (v vendor) provider(getenv func(string) string, client *http.Client) (llm.Provider, error) {
+	c := connection{address: v.endpoint(getenv), client: client}
+	if v.key != "" {
+		c.key = getenv(v.key)
+	}
+	provider, err := v.build(c)
+	if err != nil {
+		_, cause, named := strings.Cut(err.Error(), " provider: ")
+		if !named {
+			cause = err.Error()
+		}
+		return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("%s cannot be used (%s); check the environment variables %s",
+			v.label, cause, strings.Trim(v.key+" "+v.base, " "))}
+	}
+	return provider, nil
+}
+
 // models answers every provider that this process can call or knows of.
 func models(getenv func(string) string, client *http.Client, pace time.Duration) (*llm.Registry, error) {
 	entries := map[string]llm.Entry{
@@ -79,14 +111,9 @@ func models(getenv func(string) string, client *http.Client, pace time.Duration)
 	for _, v := range vendors() {
 		entry := llm.Entry{Label: v.label, Env: v.key, Models: v.models}
 		if v.configured(getenv) {
-			key := ""
-			if v.key != "" {
-				key = getenv(v.key)
-			}
-			provider, err := openai.New(openai.Config{BaseURL: v.endpoint(getenv), Key: key, Client: client})
+			provider, err := v.provider(getenv, client)
 			if err != nil {
-				return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("%s cannot be used (%s); check the environment variables %s",
-					v.label, strings.TrimPrefix(err.Error(), "openai provider: "), strings.Trim(v.key+" "+v.base, " "))}
+				return nil, err
 			}
 			entry.Provider = provider
 		}
