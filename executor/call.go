@@ -143,6 +143,12 @@ func (c *call) book() {
 	if c.usage == nil {
 		return
 	}
+	if c.usage.Estimated && c.target.Info.Count != nil {
+		// The provider does not know the tokenizer of the model.
+		better := c.target.Info.EstimateUsage(c.request, s.Output, c.reasoning.all.String())
+		better.Raw = c.usage.Raw
+		c.usage = &better
+	}
 	book(s, *c.usage)
 }
 
@@ -188,7 +194,7 @@ func (c *call) failed(ctx context.Context, err error) {
 	silent := c.text.all.Len()+c.reasoning.all.Len() == 0
 	refused := errors.As(err, &e) && e.Status >= 400 && silent
 	if c.usage == nil && !refused {
-		estimate := llm.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
+		estimate := c.target.Info.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
 		c.usage = &estimate
 		c.book()
 	}

@@ -58,9 +58,10 @@ func (r *run) bookLost() {
 			continue
 		}
 		s.Output = l.Text()
-		u := llm.EstimateUsage(llm.Request{Messages: []llm.Message{{Role: llm.RoleUser, Text: s.UserMessage}}}, s.Output, l.Reasoning())
+		info := r.e.models.Info(s.ModelID)
+		u := info.EstimateUsage(llm.Request{Messages: []llm.Message{{Role: llm.RoleUser, Text: s.UserMessage}}}, s.Output, l.Reasoning())
 		book(&s, u)
-		cost := r.price(&s, r.e.models.Info(s.ModelID), u, l.Called)
+		cost := r.price(&s, info, u, l.Called)
 		r.states[i] = s
 		r.writer.Append(events.Batch{Events: []events.Draft{{Stream: l.Stream, Payload: events.LLMError{
 			PromptID: s.PromptID, RequestID: l.Call.RequestID, Provider: l.Call.Provider, Model: l.Call.Model, Attempt: s.Attempt,

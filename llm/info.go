@@ -70,12 +70,3 @@ func orInput(special *decimal.Decimal, input decimal.Decimal) decimal.Decimal {
 	}
 	return *special
 }
-
-// CountTokens counts the tokens of a text: as the model does, or else by
-// EstimateTokens, and then not exact.
-func (i Info) CountTokens(text string) (n int64, exact bool) {
-	if i.Count == nil {
-		return EstimateTokens(text), false
-	}
-	return i.Count(text), true
-}

@@ -49,18 +49,6 @@ func TestCutTokens(t *testing.T) {
 	}
 }
 
-func TestEstimateUsage(t *testing.T) {
-	t.Parallel()
-	req := llm.Request{
-		Messages: []llm.Message{{Role: llm.RoleSystem, Text: "eight ch"}, {Role: llm.RoleUser, Text: "four"}},
-		Schema:   []byte(`{"a":1}`),
-	}
-	want := llm.Usage{InputTokens: 4 + 2 + 4 + 1 + 2, OutputTokens: 3, ReasoningTokens: 1, Estimated: true}
-	if diff := cmp.Diff(want, llm.EstimateUsage(req, "eight ch", "four")); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
 func TestRepairer(t *testing.T) {
 	t.Parallel()
 	type piece struct {

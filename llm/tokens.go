@@ -41,20 +41,3 @@ func CutTokens(text string, limit int64) string {
 	}
 	return text
 }
-
-// EstimateUsage counts a call whose provider gave no figures: one that was cut
-// off, or one that succeeded without usage. The result is marked Estimated.
-// Every message counts four tokens for its frame.
-func EstimateUsage(req Request, text, reasoning string) Usage {
-	const frame = 4
-	u := Usage{
-		OutputTokens:    EstimateTokens(text) + EstimateTokens(reasoning),
-		ReasoningTokens: EstimateTokens(reasoning),
-		InputTokens:     EstimateTokens(string(req.Schema)),
-		Estimated:       true,
-	}
-	for _, m := range req.Messages {
-		u.InputTokens += frame + EstimateTokens(m.Text)
-	}
-	return u
-}

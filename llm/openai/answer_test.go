@@ -22,9 +22,9 @@ func TestAnswers(t *testing.T) {
 		Usage                         llm.Usage
 		Repaired                      bool
 	}
-	// The prompt "Hello" and its frame are six tokens.
+	// The prompt "Hello" and its frame are nine tokens.
 	estimated := func(output, reasoning int64) llm.Usage {
-		return llm.Usage{InputTokens: 6, OutputTokens: output, ReasoningTokens: reasoning, Estimated: true}
+		return llm.Usage{InputTokens: 9, OutputTokens: output, ReasoningTokens: reasoning, Estimated: true}
 	}
 	delta := func(content string) string {
 		return `data: {"choices":[{"index":0,"delta":{"content":` + content + `}}]}` + "\n\n"
