@@ -7,12 +7,29 @@ import (
 	"reflect"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/chainstream/chainstream/llm"
 )
+
+// TB is what the package needs of a test or benchmark; *testing.T and *testing.B
+// have it.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+}
+
+// T is what Conform needs of a test; *testing.T is T[*testing.T].
+type T[Test any] interface {
+	TB
+	Parallel()
+	Context() context.Context
+	Error(args ...any)
+	Run(name string, f func(Test)) bool
+}
 
 // Subject is a provider under test.
 type Subject struct {
@@ -37,7 +54,7 @@ type Result struct {
 // the error is an *llm.Error and comes last, text is valid UTF-8 without NUL,
 // and a success has one finish reason and one usage, in this order. It reports
 // violations to tb.
-func Collect(ctx context.Context, tb testing.TB, p llm.Provider, req llm.Request) Result {
+func Collect(ctx context.Context, tb TB, p llm.Provider, req llm.Request) Result {
 	tb.Helper()
 	var r Result
 	var text, reasoning strings.Builder
@@ -81,7 +98,7 @@ func Collect(ctx context.Context, tb testing.TB, p llm.Provider, req llm.Request
 }
 
 // Conform runs the suite that every provider passes.
-func Conform(t *testing.T, s Subject) {
+func Conform[Test T[Test]](t Test, s Subject) {
 	request := func(prompt string) llm.Request {
 		return llm.Request{Model: s.Model, Messages: []llm.Message{
 			{Role: llm.RoleSystem, Text: "You repeat."},
@@ -91,7 +108,7 @@ func Conform(t *testing.T, s Subject) {
 		}}
 	}
 
-	t.Run("complete answers", func(t *testing.T) {
+	t.Run("complete answers", func(t Test) {
 		t.Parallel()
 		for _, text := range []string{"word", "two words", "", "Grüße, 世界 \U0001F30D!\n\n- a\n- b\n", strings.Repeat("many words ", 500)} {
 			r := Collect(t.Context(), t, s.Provider, request("Echo: "+text))
@@ -104,14 +121,14 @@ func Conform(t *testing.T, s Subject) {
 		}
 	})
 
-	t.Run("streams in pieces", func(t *testing.T) {
+	t.Run("streams in pieces", func(t Test) {
 		t.Parallel()
 		if r := Collect(t.Context(), t, s.Provider, request("Echo: one two three four")); r.Chunks < 4 {
 			t.Errorf("four words in %d chunks", r.Chunks)
 		}
 	})
 
-	t.Run("token limit", func(t *testing.T) {
+	t.Run("token limit", func(t Test) {
 		t.Parallel()
 		req := request("Echo: " + strings.Repeat("word ", 100))
 		req.MaxTokens = 10
@@ -121,7 +138,7 @@ func Conform(t *testing.T, s Subject) {
 		}
 	})
 
-	t.Run("missing model", func(t *testing.T) {
+	t.Run("missing model", func(t Test) {
 		t.Parallel()
 		req := request("Echo: x")
 		req.Model = s.MissingModel
@@ -131,7 +148,7 @@ func Conform(t *testing.T, s Subject) {
 		}
 	})
 
-	t.Run("cancelled before", func(t *testing.T) {
+	t.Run("cancelled before", func(t Test) {
 		t.Parallel()
 		reason := errors.New("user pressed stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -143,7 +160,7 @@ func Conform(t *testing.T, s Subject) {
 		}
 	})
 
-	t.Run("deadline of the caller", func(t *testing.T) {
+	t.Run("deadline of the caller", func(t Test) {
 		t.Parallel()
 		ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 		defer cancel()
@@ -151,7 +168,7 @@ func Conform(t *testing.T, s Subject) {
 		wantCancelled(t, r.Err, llm.CodeTimeoutTotal, context.DeadlineExceeded)
 	})
 
-	t.Run("cancelled in the middle", func(t *testing.T) {
+	t.Run("cancelled in the middle", func(t Test) {
 		t.Parallel()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -165,7 +182,7 @@ func Conform(t *testing.T, s Subject) {
 		wantCancelled(t, last, llm.CodeCancelled, context.Canceled)
 	})
 
-	t.Run("left in the middle", func(t *testing.T) {
+	t.Run("left in the middle", func(t Test) {
 		t.Parallel()
 		for range 3 {
 			for chunk, err := range s.Provider.Stream(t.Context(), request("Echo: "+strings.Repeat("word ", 1000))) {
@@ -182,7 +199,7 @@ func Conform(t *testing.T, s Subject) {
 		}
 	})
 
-	t.Run("each range is a call", func(t *testing.T) {
+	t.Run("each range is a call", func(t Test) {
 		t.Parallel()
 		answer := s.Provider.Stream(t.Context(), request("Echo: the same"))
 		var texts [2]string
@@ -199,7 +216,7 @@ func Conform(t *testing.T, s Subject) {
 		}
 	})
 
-	t.Run("many at once", func(t *testing.T) {
+	t.Run("many at once", func(t Test) {
 		t.Parallel()
 		var all sync.WaitGroup
 		for i := range 16 {
@@ -214,7 +231,7 @@ func Conform(t *testing.T, s Subject) {
 	})
 }
 
-func wantCancelled(t *testing.T, err error, code llm.Code, targets ...error) {
+func wantCancelled(t TB, err error, code llm.Code, targets ...error) {
 	t.Helper()
 	e := (*llm.Error)(nil)
 	if !errors.As(err, &e) || e.Code != code || e.Retryable {

@@ -1,7 +1,8 @@
-// Package llmtest is a scripted fake of an OpenAI-compatible server, and the
+// Package llmtest is a scripted fake of the model providers' servers, and the
 // conformance suite that every llm.Provider passes.
 //
-// A Fake answers each call by a Reply, a list of steps:
+// A Fake answers each call by a Reply, a list of steps, in the format that the
+// call came in: OpenAI's, Anthropic's or Gemini's. One script serves them all:
 //
 //	fake := llmtest.NewServer(t)
 //	gate := make(chan struct{})
@@ -15,50 +16,30 @@
 // body ends cleanly, without an end marker. Nothing in the package waits by the
 // clock unless a step says so; tests steer by gates and wait on the channels of
 // Call.
+//
+// The package does not import testing, because `chainstream fake-llm` is made of
+// it; what it needs of a test are the interfaces TB and T.
 package llmtest
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
-	"testing"
+	"time"
 )
-
-// Request is the body of a call as the fake read it.
-type Request struct {
-	Model               string          `json:"model"`
-	Messages            []Message       `json:"messages"`
-	Stream              bool            `json:"stream"`
-	Temperature         *float64        `json:"temperature"`
-	TopP                *float64        `json:"top_p"`
-	MaxTokens           int             `json:"max_tokens"`
-	MaxCompletionTokens int             `json:"max_completion_tokens"`
-	Stop                []string        `json:"stop"`
-	Seed                *int64          `json:"seed"`
-	ResponseFormat      json.RawMessage `json:"response_format"`
-	StreamOptions       struct {
-		IncludeUsage bool `json:"include_usage"`
-	} `json:"stream_options"`
-}
-
-// Message is one message of a Request.
-type Message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
-}
 
 // Call is one request that reached the fake.
 type Call struct {
-	// Request is the decoded body and Body the bytes it was read from.
+	// Request is what the fake understood of Body.
 	Request Request
 	Body    []byte
 	Header  http.Header
+	Path    string
 	// Gone is closed when the client closed the connection, or gave the call up,
 	// before the reply was over. It is never closed otherwise.
 	Gone <-chan struct{}
@@ -66,9 +47,14 @@ type Call struct {
 	Ended <-chan struct{}
 }
 
-// Fake is an http.Handler that plays an OpenAI-compatible server. It answers
-// POST …/chat/completions by its scripts and GET …/models with the scripted
-// models, under any prefix. It is safe for concurrent use.
+// Fake is an http.Handler that plays a server of models. By its scripts it
+// answers POST …/chat/completions (OpenAI), …/messages (Anthropic) and
+// …/models/NAME:generateContent and :streamGenerateContent (Gemini), under any
+// prefix. It lists the scripted models at …/models in the format of OpenAI or, to
+// who sends Anthropic's version header, of Anthropic, at /v1beta/models in
+// Gemini's and at /api/tags in Ollama's; /api/version answers as Ollama does, and
+// …/embeddings gives every text the vector of Embedding. It is safe for
+// concurrent use.
 type Fake struct {
 	mu       sync.Mutex
 	scripts  map[string][]Reply
@@ -87,20 +73,41 @@ func New() *Fake {
 // Server is a Fake that listens on a loopback port.
 type Server struct {
 	*Fake
-	// URL is the base URL to configure providers with; it ends in /v1.
+	// URL is the base URL to configure OpenAI's format with; it ends in /v1.
 	URL string
+	// Root is the same without /v1, for the other formats.
+	Root string
 }
 
 // NewServer starts a fake that is stopped at the end of the test or benchmark.
-func NewServer(tb testing.TB) *Server {
+func NewServer(tb TB) *Server {
 	tb.Helper()
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
 	fake := New()
-	s := httptest.NewServer(fake)
+	var running sync.RWMutex // read-locked by every handler
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		running.RLock()
+		defer running.RUnlock()
+		fake.ServeHTTP(w, r)
+	})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(listener) // until it is closed below
+	}()
 	tb.Cleanup(func() {
-		fake.Close() // first, because the server waits for its handlers
-		s.Close()
+		fake.Close()
+		_ = server.Close() // nobody needs the connections any more
+		<-ended
+		running.Lock() // nothing of a script runs after the test
+		defer running.Unlock()
 	})
-	return &Server{Fake: fake, URL: s.URL + "/v1"}
+	root := "http://" + listener.Addr().String()
+	return &Server{Fake: fake, URL: root + "/v1", Root: root}
 }
 
 // Close ends all replies that wait, and every later one at its first wait.
@@ -115,7 +122,7 @@ func (f *Fake) Script(model string, replies ...Reply) {
 }
 
 // Otherwise answers calls of models without a script. Without it they get the
-// error 404 that OpenAI gives to unknown models.
+// error 404 that the wire has for unknown models.
 func (f *Fake) Otherwise(reply func(Request) Reply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,24 +172,31 @@ const maxRequest = 64 << 20
 
 // ServeHTTP implements http.Handler.
 func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name, wire := wireOf(r.URL.Path)
 	switch {
-	case strings.HasSuffix(r.URL.Path, "/chat/completions") && r.Method == http.MethodPost:
-		f.serveCompletion(w, r)
-	case strings.HasSuffix(r.URL.Path, "/models") && r.Method == http.MethodGet:
-		f.serveModels(w)
+	case r.Method == http.MethodGet && f.serveList(w, r):
+	case r.Method == http.MethodPost && wire != nil:
+		f.serveAnswer(w, r, name, wire)
+	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/embeddings"):
+		f.serveEmbeddings(w, r)
 	default:
-		writeJSON(w, http.StatusNotFound, errorBody("no such endpoint", "invalid_request_error", "unknown_url"))
+		if wire == nil {
+			wire = openAIWire{}
+		}
+		writeBody(w, http.StatusNotFound, wire.failure(http.StatusNotFound, KindNoEndpoint, "no such endpoint"))
 	}
 }
 
-func (f *Fake) serveCompletion(w http.ResponseWriter, r *http.Request) {
+func (f *Fake) serveAnswer(w http.ResponseWriter, r *http.Request, name string, wire wire) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
 	if err != nil {
 		return // the client is gone
 	}
 	gone, ended := make(chan struct{}), make(chan struct{})
-	call := &Call{Body: body, Header: r.Header.Clone(), Gone: gone, Ended: ended}
-	badRequest := json.Unmarshal(body, &call.Request)
+	call := &Call{Body: body, Header: r.Header.Clone(), Path: r.URL.Path, Gone: gone, Ended: ended}
+	request, badRequest := wire.request(r, body)
+	request.Wire = name
+	call.Request = request
 	defer close(ended)
 
 	// The request's context ends with the connection, but also with the handler:
@@ -191,7 +205,7 @@ func (f *Fake) serveCompletion(w http.ResponseWriter, r *http.Request) {
 	defer stop()
 
 	f.mu.Lock()
-	reply, ok := f.nextReply(call.Request)
+	reply, ok := f.nextReply(request)
 	f.calls = append(f.calls, call)
 	close(f.arrived)
 	f.arrived = make(chan struct{})
@@ -199,12 +213,12 @@ func (f *Fake) serveCompletion(w http.ResponseWriter, r *http.Request) {
 
 	switch {
 	case badRequest != nil:
-		writeJSON(w, http.StatusBadRequest, errorBody(badRequest.Error(), "invalid_request_error", ""))
+		writeBody(w, http.StatusBadRequest, wire.failure(http.StatusBadRequest, KindInvalid, badRequest.Error()))
 	case !ok:
-		message := fmt.Sprintf("The model %q does not exist", call.Request.Model)
-		writeJSON(w, http.StatusNotFound, errorBody(message, "invalid_request_error", "model_not_found"))
+		message := fmt.Sprintf("The model %q does not exist", request.Model)
+		writeBody(w, http.StatusNotFound, wire.failure(http.StatusNotFound, KindNoModel, message))
 	default:
-		play(&player{w: w, ctx: r.Context(), closed: f.closed, request: call.Request}, reply)
+		play(&player{w: w, ctx: r.Context(), closed: f.closed, request: request, wire: wire}, reply)
 	}
 }
 
@@ -223,35 +237,10 @@ func (f *Fake) nextReply(req Request) (Reply, bool) {
 	return queue[0], true
 }
 
-func (f *Fake) serveModels(w http.ResponseWriter) {
-	type model struct {
-		ID     string `json:"id"`
-		Object string `json:"object"`
-	}
-	f.mu.Lock()
-	models := make([]model, 0, len(f.scripts))
-	for name := range f.scripts {
-		models = append(models, model{ID: name, Object: "model"})
-	}
-	f.mu.Unlock()
-	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": models})
-}
-
-func errorBody(message, kind, code string) any {
-	inner := map[string]any{"message": message, "type": kind, "param": nil, "code": nil}
-	if code != "" {
-		inner["code"] = code
-	}
-	return map[string]any{"error": inner}
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	var body bytes.Buffer
-	if err := json.NewEncoder(&body).Encode(v); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
+// writeBody answers with JSON.
+func writeBody(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // a client that left has no use for it
+	_, _ = w.Write(body) // a client that left has no use for it
 }

@@ -119,7 +119,7 @@ func startModel(t *testing.T, seed uint64) *model {
 const maxFaults = 2
 
 func (m *model) reply(req llmtest.Request) llmtest.Reply {
-	message := req.Messages[len(req.Messages)-1].Content
+	message := req.Last()
 	m.mu.Lock()
 	n := m.calls[message]
 	m.calls[message]++

@@ -53,7 +53,7 @@ func backupModel(t *testing.T) *llmtest.Server {
 	stuck := make(chan map[string]bool, 1)
 	stuck <- make(map[string]bool)
 	fake.Otherwise(func(req llmtest.Request) llmtest.Reply {
-		prompt := req.Messages[len(req.Messages)-1].Content
+		prompt := req.Last()
 		if req.Model == "outline" || strings.Contains(prompt, "easy") {
 			return llmtest.Text("the ", "whole ", "of it")
 		}

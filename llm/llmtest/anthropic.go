@@ -1,0 +1,4 @@
+package llmtest
+
+// anthropicWire is the format of Anthropic's messages.
+type anthropicWire struct{ openAIWire }
