@@ -25,7 +25,8 @@ type Deadlines struct {
 	Idle time.Duration
 	// Total bounds the whole call, DefaultTotal.
 	Total time.Duration
-	// MaxBytes bounds text and reasoning together, DefaultMaxBytes.
+	// MaxBytes bounds text, reasoning and the arguments of tool calls together,
+	// DefaultMaxBytes.
 	MaxBytes int
 }
 
@@ -89,6 +90,9 @@ func (g guard) Stream(ctx context.Context, req Request) iter.Seq2[Chunk, error] 
 				return
 			}
 			size += len(chunk.Text) + len(chunk.Reasoning)
+			for _, call := range chunk.ToolCalls {
+				size += len(call.Name) + len(call.Arguments)
+			}
 			if g.limits.MaxBytes > 0 && size > g.limits.MaxBytes {
 				yield(Chunk{}, NewError(CodeResponseTooLarge, nil))
 				return

@@ -185,3 +185,29 @@ func BenchmarkGuard(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/chunk")
 }
+
+// calling is a provider that asks for one tool call.
+type calling llm.ToolCall
+
+func (c calling) Stream(context.Context, llm.Request) iter.Seq2[llm.Chunk, error] {
+	return func(yield func(llm.Chunk, error) bool) {
+		if yield(llm.Chunk{ToolCalls: []llm.ToolCall{llm.ToolCall(c)}}, nil) {
+			yield(llm.Chunk{FinishReason: llm.FinishToolCalls, Usage: &llm.Usage{OutputTokens: 1}}, nil)
+		}
+	}
+}
+
+// TestGuardCountsToolCalls shows that what a tool is to be called with is part of
+// the answer's size.
+func TestGuardCountsToolCalls(t *testing.T) {
+	t.Parallel()
+	call := calling{ID: "c1", Name: "add", Arguments: `{"a":1}`}
+	r := llmtest.Collect(t.Context(), t, llm.Guard(call, llm.Deadlines{MaxBytes: 10}), llm.Request{})
+	if r.Err != nil || len(r.ToolCalls) != 1 {
+		t.Errorf("at the byte: %+v", r)
+	}
+	r = llmtest.Collect(t.Context(), t, llm.Guard(call, llm.Deadlines{MaxBytes: 9}), llm.Request{})
+	if e := (*llm.Error)(nil); !errors.As(r.Err, &e) || e.Code != llm.CodeResponseTooLarge {
+		t.Errorf("a byte over: %+v", r)
+	}
+}

@@ -88,6 +88,10 @@ type ToolCall struct {
 	Arguments string // as the model wrote them: meant to be a JSON object, and not checked
 }
 
+// MaxToolCalls is how many calls an answer may ask for; one with more is
+// CodeResponseTooLarge.
+const MaxToolCalls = 256
+
 // The choices of tools that have a fixed meaning; any other names the one tool
 // that has to be called.
 const (

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,8 @@ type Subject struct {
 // Result is what a call came to.
 type Result struct {
 	Text, Reasoning string
+	ToolCalls       []llm.ToolCall
+	ResponseID      string
 	FinishReason    string
 	Usage           *llm.Usage
 	Repaired        bool
@@ -78,6 +81,24 @@ func Collect(ctx context.Context, tb TB, p llm.Provider, req llm.Request) Result
 		}
 		if s := chunk.Text + chunk.Reasoning + chunk.FinishReason; !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
 			tb.Errorf("the chunk %+q cannot be stored", s)
+		}
+		for _, call := range chunk.ToolCalls {
+			if s := call.ID + call.Name + call.Arguments; call.ID == "" || call.Name == "" || !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+				tb.Errorf("the tool call %+q is not complete, or cannot be stored", call)
+			}
+			if slices.ContainsFunc(r.ToolCalls, func(c llm.ToolCall) bool { return c.ID == call.ID }) {
+				tb.Errorf("two tool calls have the id %q", call.ID)
+			}
+			if r.FinishReason != "" || chunk.FinishReason != "" {
+				tb.Errorf("the tool call %+v came at or after the finish reason", call)
+			}
+			r.ToolCalls = append(r.ToolCalls, call)
+		}
+		if chunk.ResponseID != "" {
+			if r.ResponseID != "" && r.ResponseID != chunk.ResponseID {
+				tb.Errorf("response id %q after %q", chunk.ResponseID, r.ResponseID)
+			}
+			r.ResponseID = chunk.ResponseID
 		}
 		if chunk.FinishReason != "" {
 			if r.FinishReason != "" {

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ var errStopped = errors.New("reader left")
 // reference, "The chat completion chunk object"; reasoning_content is DeepSeek's
 // field, reasoning that of Ollama, OpenRouter and others.
 type wireAnswer struct {
+	ID      wire.Text `json:"id"`
 	Choices []struct {
 		Index        int       `json:"index"`
 		Delta        wireText  `json:"delta"`
@@ -36,6 +38,9 @@ type wireText struct {
 	Refusal          wire.Text `json:"refusal"`
 	ReasoningContent wire.Text `json:"reasoning_content"`
 	Reasoning        wire.Text `json:"reasoning"`
+
+	ToolCalls    []wireCall    `json:"tool_calls"`
+	FunctionCall *wireFunction `json:"function_call"` // what tool calls were before
 }
 
 // answer reads one response and yields its chunks.
@@ -45,7 +50,11 @@ type answer struct {
 
 	text, reasoning       llm.Repairer
 	textSoFar, thinkSoFar strings.Builder // for an estimate, until usage came
+	callsSoFar            strings.Builder
 	usage                 *llm.Usage
+	calls                 toolCalls
+	called                bool // tool calls were yielded
+	id                    string
 	finished              bool // a finish reason was seen
 	done                  bool // [DONE] was seen, or the answer came in one piece
 }
@@ -150,18 +159,42 @@ func (a *answer) event(name, data []byte) error {
 		a.usage = &usage
 	}
 	var chunk llm.Chunk
+	if a.id == "" {
+		a.id = responseID(string(got.ID))
+		chunk.ResponseID = a.id
+	}
 	for _, choice := range got.Choices {
 		if choice.Index != 0 { // only one answer is asked for
 			continue
 		}
 		for _, part := range []wireText{choice.Delta, choice.Message} {
-			a.add(&chunk, part)
+			if err := a.add(&chunk, part); err != nil {
+				return err
+			}
 		}
 		if choice.FinishReason != "" && !a.finished {
-			a.finished = true
 			a.flush(&chunk)
-			chunk.FinishReason = finishReason(string(choice.FinishReason))
+			reason := finishReason(string(choice.FinishReason))
+			if err := a.takeCalls(&chunk, cutOff(reason)); err != nil {
+				return err
+			}
+			a.finished = true
+			chunk.FinishReason = a.outcome(reason)
 		}
+	}
+	return a.pass(chunk)
+}
+
+// pass yields a chunk; what comes with the finish reason, but belongs before it,
+// in a chunk of its own.
+func (a *answer) pass(chunk llm.Chunk) error {
+	if chunk.FinishReason != "" && len(chunk.ToolCalls) > 0 {
+		last := llm.Chunk{FinishReason: chunk.FinishReason}
+		chunk.FinishReason = ""
+		if !a.yield(chunk, nil) {
+			return errStopped
+		}
+		chunk = last
 	}
 	if !a.yield(chunk, nil) {
 		return errStopped
@@ -169,8 +202,52 @@ func (a *answer) event(name, data []byte) error {
 	return nil
 }
 
-// add appends the text of a part to the chunk.
-func (a *answer) add(chunk *llm.Chunk, part wireText) {
+// takeCalls puts the tool calls into the chunk.
+func (a *answer) takeCalls(chunk *llm.Chunk, cut bool) error {
+	calls, repaired, err := a.calls.take(cut)
+	if err != nil {
+		return err
+	}
+	chunk.ToolCalls = calls
+	chunk.Repaired = chunk.Repaired || repaired
+	a.called = a.called || len(calls) > 0
+	for _, c := range calls {
+		a.callsSoFar.WriteString(c.Name)
+		a.callsSoFar.WriteString(c.Arguments)
+	}
+	return nil
+}
+
+// cutOff tells whether an answer with this finish reason may end in the middle
+// of a tool call.
+func cutOff(reason string) bool {
+	switch reason {
+	case llm.FinishStop, llm.FinishToolCalls, functionCall:
+		return false
+	}
+	return true
+}
+
+// functionCall is the older word for FinishToolCalls.
+const functionCall = "function_call"
+
+// outcome is the finish reason, in agreement with whether there are tool calls:
+// some servers say stop although the model waits for the results of some.
+func (a *answer) outcome(reason string) string {
+	switch reason {
+	case llm.FinishStop, llm.FinishToolCalls, functionCall, llm.FinishUnknown:
+		if a.called {
+			return llm.FinishToolCalls
+		}
+		if reason != llm.FinishUnknown {
+			return llm.FinishStop
+		}
+	}
+	return reason
+}
+
+// add appends the text of a part to the chunk, and keeps its tool calls.
+func (a *answer) add(chunk *llm.Chunk, part wireText) error {
 	thinking := part.ReasoningContent
 	if thinking == "" { // some servers send the same text in both fields
 		thinking = part.Reasoning
@@ -178,6 +255,19 @@ func (a *answer) add(chunk *llm.Chunk, part wireText) {
 	text, repairedText := a.text.Text(string(part.Content + part.Refusal))
 	think, repairedThink := a.reasoning.Text(string(thinking))
 	a.append(chunk, text, think, repairedText || repairedThink)
+	if a.finished { // calls are complete by then
+		return nil
+	}
+	if part.FunctionCall != nil {
+		index := 0 // there is only one
+		part.ToolCalls = append(part.ToolCalls, wireCall{Index: &index, Function: *part.FunctionCall})
+	}
+	for _, call := range part.ToolCalls {
+		if err := a.calls.add(call); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flush appends what the repairers hold back.
@@ -195,56 +285,85 @@ func (a *answer) append(chunk *llm.Chunk, text, think string, repaired bool) {
 	a.thinkSoFar.WriteString(think)
 }
 
-// finish yields the last chunk: usage, and what else is missing. It reports
-// whether the reader took it.
-func (a *answer) finish(req llm.Request) bool {
+// finish yields what is missing: tool calls and a finish reason where the server
+// gave none, and the usage.
+func (a *answer) finish(req llm.Request) error {
 	var last llm.Chunk
 	a.flush(&last)
 	if !a.finished {
-		last.FinishReason = llm.FinishUnknown
+		if err := a.takeCalls(&last, false); err != nil {
+			return err
+		}
+		last.FinishReason = a.outcome(llm.FinishUnknown)
+		if err := a.pass(last); err != nil {
+			return err
+		}
+		last = llm.Chunk{}
 	}
 	last.Usage = a.usage
+	said := a.textSoFar.String() + a.callsSoFar.String()
 	// Some servers send zeros instead of nothing.
-	if a.usage == nil || (a.usage.OutputTokens == 0 && a.textSoFar.Len()+a.thinkSoFar.Len() > 0) {
-		estimate := llm.EstimateUsage(req, a.textSoFar.String(), a.thinkSoFar.String())
+	if a.usage == nil || (a.usage.OutputTokens == 0 && len(said)+a.thinkSoFar.Len() > 0) {
+		estimate := llm.EstimateUsage(req, said, a.thinkSoFar.String())
 		last.Usage = &estimate
 	}
-	return a.yield(last, nil)
+	return a.pass(last)
 }
 
-// maxFinishReason bounds words of the provider that are passed through.
-const maxFinishReason = 64
+// maxWord bounds words and names of the provider that are passed through.
+const maxWord = 256
 
 func finishReason(word string) string {
-	var r llm.Repairer
-	word, _ = r.Text(word)
-	if word == "" || len(word) > maxFinishReason {
+	word, _ = repair(word)
+	if word == "" || len(word) > maxWord {
 		return llm.FinishUnknown
 	}
 	return word
 }
 
+// responseID returns the provider's name of the answer, as far as it is one.
+func responseID(id string) string {
+	id, repaired := repair(id)
+	if repaired || len(id) > maxWord {
+		return ""
+	}
+	return id
+}
+
+// wireUsage is the usage object of OpenAI; the last two fields are those of
+// DeepSeek and of Moonshot.
+type wireUsage struct {
+	PromptTokens        int64 `json:"prompt_tokens"`
+	CompletionTokens    int64 `json:"completion_tokens"`
+	TotalTokens         int64 `json:"total_tokens"`
+	PromptTokensDetails struct {
+		CachedTokens     int64 `json:"cached_tokens"`
+		CacheWriteTokens int64 `json:"cache_write_tokens"` // of OpenRouter
+	} `json:"prompt_tokens_details"`
+	CompletionTokensDetails struct {
+		ReasoningTokens int64 `json:"reasoning_tokens"`
+	} `json:"completion_tokens_details"`
+	CacheHitTokens int64 `json:"prompt_cache_hit_tokens"`
+	CachedTokens   int64 `json:"cached_tokens"`
+}
+
 // parseUsage reads a usage object; one that cannot be read, or be true, counts
 // as absent.
 func parseUsage(data json.RawMessage) (llm.Usage, bool) {
-	var counts *struct {
-		PromptTokens        int64 `json:"prompt_tokens"`
-		CompletionTokens    int64 `json:"completion_tokens"`
-		PromptTokensDetails struct {
-			CachedTokens int64 `json:"cached_tokens"`
-		} `json:"prompt_tokens_details"`
-		CompletionTokensDetails struct {
-			ReasoningTokens int64 `json:"reasoning_tokens"`
-		} `json:"completion_tokens_details"`
-	}
+	var counts *wireUsage
 	if len(data) == 0 || json.Unmarshal(data, &counts) != nil || counts == nil {
 		return llm.Usage{}, false
 	}
 	usage := llm.Usage{
-		InputTokens:     counts.PromptTokens,
-		OutputTokens:    counts.CompletionTokens,
-		CachedTokens:    counts.PromptTokensDetails.CachedTokens,
-		ReasoningTokens: counts.CompletionTokensDetails.ReasoningTokens,
+		InputTokens:      counts.PromptTokens,
+		OutputTokens:     counts.CompletionTokens,
+		CachedTokens:     cmp.Or(counts.PromptTokensDetails.CachedTokens, counts.CacheHitTokens, counts.CachedTokens),
+		CacheWriteTokens: counts.PromptTokensDetails.CacheWriteTokens,
+		ReasoningTokens:  counts.CompletionTokensDetails.ReasoningTokens,
+	}
+	// xAI leaves reasoning out of the completion, which its total shows.
+	if beside := counts.TotalTokens - counts.PromptTokens - counts.CompletionTokens; usage.ReasoningTokens > 0 && beside == usage.ReasoningTokens {
+		usage.OutputTokens += usage.ReasoningTokens
 	}
 	usage.Raw = bytes.Clone(data)
 	return usage, usage.Plausible()

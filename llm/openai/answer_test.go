@@ -46,6 +46,22 @@ func TestAnswers(t *testing.T) {
 			llmtest.Reply{llmtest.Delta("x"), llmtest.Finish("stop"), llmtest.UsageDetails(100, 50, 80, 40), llmtest.Done()},
 			result{Text: "x", FinishReason: "stop", Usage: llm.Usage{InputTokens: 100, OutputTokens: 50, CachedTokens: 80, ReasoningTokens: 40}},
 		},
+		"usage with cache writes": {
+			llmtest.Reply{llmtest.Delta("x"), llmtest.Finish("stop"), llmtest.UsageOf(llmtest.Tokens{Input: 100, Output: 50, Cached: 60, CacheWrite: 40, Reasoning: 1}), llmtest.Done()},
+			result{Text: "x", FinishReason: "stop", Usage: llm.Usage{InputTokens: 100, OutputTokens: 50, CachedTokens: 60, CacheWriteTokens: 40, ReasoningTokens: 1}},
+		},
+		"usage as DeepSeek counts": {
+			llmtest.Reply{llmtest.Delta("x"), llmtest.Data(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"prompt_cache_hit_tokens":4}}`), llmtest.Done()},
+			result{Text: "x", FinishReason: "stop", Usage: llm.Usage{InputTokens: 9, OutputTokens: 1, CachedTokens: 4}},
+		},
+		"usage as xAI counts": {
+			llmtest.Reply{llmtest.Delta("x"), llmtest.Data(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":30,"completion_tokens_details":{"reasoning_tokens":20}}}`), llmtest.Done()},
+			result{Text: "x", FinishReason: "stop", Usage: llm.Usage{InputTokens: 9, OutputTokens: 21, ReasoningTokens: 20}},
+		},
+		"more reasoning than answer": {
+			llmtest.Reply{llmtest.Delta("x"), llmtest.Finish("stop"), llmtest.UsageDetails(5, 3, 0, 4), llmtest.Done()},
+			result{Text: "x", FinishReason: "stop", Usage: estimated(1, 0)},
+		},
 		"no usage": {
 			llmtest.Reply{llmtest.Delta("twelve chars"), llmtest.Finish("stop"), llmtest.Done()},
 			result{Text: "twelve chars", FinishReason: "stop", Usage: estimated(3, 0)},
@@ -216,6 +232,37 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestAnswerDetails shows what of an answer is kept for its provider's support
+// and for the books: its name, and the usage as it came.
+func TestAnswerDetails(t *testing.T) {
+	t.Parallel()
+	const usage = `{"prompt_tokens":3, "completion_tokens":1, "of_the_future":[1]}`
+	const finish = `{"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}],"usage":` + usage + `}`
+	tests := map[string]struct {
+		reply   llmtest.Reply
+		id, raw string
+	}{
+		"usual":            {llmtest.Reply{llmtest.Data(finish), llmtest.Done()}, "chatcmpl-1", usage},
+		"no id":            {llmtest.Reply{llmtest.Data(strings.Replace(finish, `"id":"chatcmpl-1",`, "", 1))}, "", usage},
+		"id is a number":   {llmtest.Reply{llmtest.Data(strings.Replace(finish, `"chatcmpl-1"`, "7", 1))}, "", usage},
+		"id too long":      {llmtest.Reply{llmtest.Data(strings.Replace(finish, "chatcmpl-1", strings.Repeat("x", 300), 1))}, "", usage},
+		"id of NUL":        {llmtest.Reply{llmtest.Data(strings.Replace(finish, "chatcmpl-1", `\u0000`, 1))}, "", usage},
+		"first of two ids": {llmtest.Reply{llmtest.Data(`{"id":"chatcmpl-0","choices":[]}`), llmtest.Data(finish)}, "chatcmpl-0", usage},
+		"absurd usage":     {llmtest.Reply{llmtest.Data(strings.Replace(finish, `:3`, ":-3", 1))}, "chatcmpl-1", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := llmtest.NewServer(t)
+			fake.Script("m", tt.reply)
+			r := llmtest.Collect(t.Context(), t, provider(t, fake.URL), request("m"))
+			if r.Err != nil || r.ResponseID != tt.id || string(r.Usage.Raw) != tt.raw {
+				t.Errorf("id %q, raw usage %s, error %v", r.ResponseID, r.Usage.Raw, r.Err)
+			}
+		})
+	}
+}
+
 // bodyTransport answers every request by a body, without a network.
 type bodyTransport []byte
 
@@ -232,6 +279,7 @@ func FuzzBody(f *testing.F) {
 	f.Add([]byte("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\\ud83c\"}}]}\r\n\r\ndata: [DONE]\n\n"))
 	f.Add([]byte("\xef\xbb\xbfevent: error\rdata: {\"error\":{\"message\":[\"x\"],\"code\":429}}\r\r"))
 	f.Add([]byte("data: {\"choices\":[{\"delta\":{\"content\":\"\xe4\xb8\"},\"finish_reason\":\"stop\"}],\"usage\":{}}"))
+	f.Add([]byte(`data: {"id":"1","choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"n","arguments":{"x":"\ud800"}}},{"function":{"name":"n\u0000"}}]},"finish_reason":"length"}]}`))
 	f.Add([]byte(` {"choices":[{"message":{"content":[{"type":"text","text":"a"}]},"finish_reason":"x"}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		p := provider(t, "http://fuzz.invalid", func(c *openai.Config) { c.Client = &http.Client{Transport: bodyTransport(body)} })

@@ -61,7 +61,7 @@ func (p *Provider) readError(ctx context.Context, err error) *llm.Error {
 		f := parseFailure(reported.data)
 		return p.withDetail(f.streamed(), f.message)
 	case errors.Is(err, wire.ErrTooLarge):
-		return llm.NewError(llm.CodeResponseTooLarge, err)
+		return p.withDetail(llm.NewError(llm.CodeResponseTooLarge, err), err.Error())
 	case errors.Is(err, wire.ErrMalformed):
 		return p.withDetail(llm.NewError(llm.CodeMalformedResponse, nil), err.Error())
 	case errors.Is(err, wire.ErrTruncated), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

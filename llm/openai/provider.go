@@ -11,9 +11,7 @@ package openai
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -108,6 +106,11 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 			yield(llm.Chunk{}, err)
 			return
 		}
+		request, err := wireRequest(req)
+		if err != nil {
+			yield(llm.Chunk{}, llm.NewError(llm.CodeInvalidRequest, err))
+			return
+		}
 		extra, err := p.extraFields(req)
 		if err != nil {
 			yield(llm.Chunk{}, llm.NewError(llm.CodeInvalidRequest, err))
@@ -116,7 +119,7 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 		c := &call{extra: extra}
 		wireCtx, hangUp := context.WithCancel(context.WithValue(ctx, callKey{}, c))
 		defer hangUp()
-		stream, err := p.client.CreateChatCompletionStream(wireCtx, wireRequest(req))
+		stream, err := p.client.CreateChatCompletionStream(wireCtx, request)
 		if err != nil {
 			yield(llm.Chunk{}, p.openError(ctx, c, err))
 			return
@@ -125,68 +128,15 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 
 		a := answer{events: wire.NewEventReader(c.body, p.maxBytes), yield: yield}
 		err = a.read(ctx, hangUp)
+		if err == nil {
+			err = a.finish(req)
+		}
 		switch {
 		case errors.Is(err, errStopped):
-			return
 		case err != nil:
 			yield(llm.Chunk{}, p.readError(ctx, err))
-			return
-		}
-		if a.finish(req) {
+		default:
 			a.events.Drain(hangUp)
 		}
 	}
-}
-
-// wireRequest fills in what go-openai's request can express.
-func wireRequest(req llm.Request) openai.ChatCompletionRequest {
-	wire := openai.ChatCompletionRequest{
-		Model:         req.Model,
-		Messages:      make([]openai.ChatCompletionMessage, 0, len(req.Messages)),
-		Stop:          req.Stop,
-		StreamOptions: &openai.StreamOptions{IncludeUsage: true},
-	}
-	for _, m := range req.Messages {
-		text := m.Text
-		if text == "" {
-			// go-openai leaves an empty content out, which servers refuse.
-			text = " "
-		}
-		wire.Messages = append(wire.Messages, openai.ChatCompletionMessage{Role: string(m.Role), Content: text})
-	}
-	if req.Seed != nil {
-		seed := int(*req.Seed)
-		wire.Seed = &seed
-	}
-	if len(req.Schema) > 0 {
-		wire.ResponseFormat = &openai.ChatCompletionResponseFormat{
-			Type: openai.ChatCompletionResponseFormatTypeJSONSchema,
-			// Not strict: that mode takes a subset of JSON Schema only, and the
-			// answer is checked by whoever asked for it.
-			JSONSchema: &openai.ChatCompletionResponseFormatJSONSchema{Name: "answer", Schema: req.Schema},
-		}
-	}
-	return wire
-}
-
-// extraFields encodes what go-openai's request cannot express: it leaves out a
-// temperature of zero, rounds to 32 bits, and refuses by its own list of models
-// parameters that are the server's to judge.
-func (p *Provider) extraFields(req llm.Request) ([]byte, error) {
-	fields := struct {
-		Temperature         *float64 `json:"temperature,omitempty"`
-		TopP                *float64 `json:"top_p,omitempty"`
-		MaxTokens           int      `json:"max_tokens,omitempty"`
-		MaxCompletionTokens int      `json:"max_completion_tokens,omitempty"`
-	}{Temperature: req.Temperature, TopP: req.TopP}
-	if p.maxCompletionTokens {
-		fields.MaxCompletionTokens = req.MaxTokens
-	} else {
-		fields.MaxTokens = req.MaxTokens
-	}
-	data, err := json.Marshal(fields)
-	if err != nil { // a temperature that is not a number
-		return nil, fmt.Errorf("encode sampling parameters: %w", err)
-	}
-	return data, nil
 }
