@@ -4,122 +4,63 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/chainstream/chainstream/llm"
 )
 
-// TB is what the package needs of a test or benchmark; *testing.T and *testing.B
-// have it.
-type TB interface {
-	Helper()
-	Cleanup(func())
-	Errorf(format string, args ...any)
-	Fatal(args ...any)
-}
+// Capability is something that a provider, or its format, may lack.
+type Capability string
 
-// T is what Conform needs of a test; *testing.T is T[*testing.T].
-type T[Test any] interface {
-	TB
-	Parallel()
-	Context() context.Context
-	Error(args ...any)
-	Run(name string, f func(Test)) bool
-}
+// The capabilities that Subject.Lacks names.
+const (
+	Tools           Capability = "tools"            // tool calls and their results
+	RawArguments    Capability = "raw arguments"    // arguments of tool calls that are no JSON
+	CallIDs         Capability = "call ids"         // tool calls and results that name their call
+	Images          Capability = "images"           // pictures by their bytes
+	ImageURLs       Capability = "image addresses"  // pictures by their address
+	Schema          Capability = "schema"           // an answer held to a JSON Schema
+	Thinking        Capability = "thinking"         // reasoning that is shown
+	Seed            Capability = "seed"             // repeatable sampling
+	ResponseIDs     Capability = "response ids"     // a name for each answer
+	CacheWrites     Capability = "cache writes"     // tokens put into the cache
+	ReasoningTokens Capability = "reasoning tokens" // tokens spent on thinking
+)
 
 // Subject is a provider under test.
 type Subject struct {
 	Provider llm.Provider
-	// Model answers "Echo: TEXT" by TEXT, word by word.
+	// Model answers "Echo: TEXT" by TEXT, word by word, and the other prompts of
+	// Echo where the provider can.
 	Model string
 	// MissingModel is one the provider does not have.
 	MissingModel string
+	// Fake is what the provider talks to. Conform has it answer every model but
+	// MissingModel by Echo, looks at what arrives there, and plays every Fault. nil
+	// is a provider without a wire.
+	Fake *Fake
+	// Lacks names what the provider cannot do, or its format cannot say.
+	Lacks []Capability
 }
 
-// Result is what a call came to.
-type Result struct {
-	Text, Reasoning string
-	ToolCalls       []llm.ToolCall
-	ResponseID      string
-	FinishReason    string
-	Usage           *llm.Usage
-	Repaired        bool
-	Chunks          int
-	Err             error
-}
-
-// Collect ranges over a whole answer and checks what holds for every provider:
-// the error is an *llm.Error and comes last, text is valid UTF-8 without NUL,
-// and a success has one finish reason and one usage, in this order. It reports
-// violations to tb.
-func Collect(ctx context.Context, tb TB, p llm.Provider, req llm.Request) Result {
-	tb.Helper()
-	var r Result
-	var text, reasoning strings.Builder
-	for chunk, err := range p.Stream(ctx, req) {
-		if r.Err != nil {
-			tb.Errorf("the sequence went on after its error %v", r.Err)
-		}
-		if err != nil {
-			r.Err = err
-			if e := (*llm.Error)(nil); !errors.As(err, &e) || e.Code == "" || e.Message == "" {
-				tb.Errorf("error %#v is not a complete *llm.Error", err)
-			}
-			if !reflect.ValueOf(chunk).IsZero() {
-				tb.Errorf("the error came with the chunk %+v", chunk)
-			}
-			continue
-		}
-		r.Chunks++
-		if r.Usage != nil {
-			tb.Errorf("the chunk %+v came after the usage", chunk)
-		}
-		if s := chunk.Text + chunk.Reasoning + chunk.FinishReason; !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-			tb.Errorf("the chunk %+q cannot be stored", s)
-		}
-		for _, call := range chunk.ToolCalls {
-			if s := call.ID + call.Name + call.Arguments; call.ID == "" || call.Name == "" || !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-				tb.Errorf("the tool call %+q is not complete, or cannot be stored", call)
-			}
-			if slices.ContainsFunc(r.ToolCalls, func(c llm.ToolCall) bool { return c.ID == call.ID }) {
-				tb.Errorf("two tool calls have the id %q", call.ID)
-			}
-			if r.FinishReason != "" || chunk.FinishReason != "" {
-				tb.Errorf("the tool call %+v came at or after the finish reason", call)
-			}
-			r.ToolCalls = append(r.ToolCalls, call)
-		}
-		if chunk.ResponseID != "" {
-			if r.ResponseID != "" && r.ResponseID != chunk.ResponseID {
-				tb.Errorf("response id %q after %q", chunk.ResponseID, r.ResponseID)
-			}
-			r.ResponseID = chunk.ResponseID
-		}
-		if chunk.FinishReason != "" {
-			if r.FinishReason != "" {
-				tb.Errorf("finish reason %q after %q", chunk.FinishReason, r.FinishReason)
-			}
-			r.FinishReason = chunk.FinishReason
-		}
-		text.WriteString(chunk.Text)
-		reasoning.WriteString(chunk.Reasoning)
-		r.Repaired = r.Repaired || chunk.Repaired
-		r.Usage = chunk.Usage
-	}
-	r.Text, r.Reasoning = text.String(), reasoning.String()
-	if r.Err == nil && (r.FinishReason == "" || r.Usage == nil) {
-		tb.Errorf("success without finish reason or usage: %+v", r)
-	}
-	return r
+func (s Subject) can(capabilities ...Capability) bool {
+	return !slices.ContainsFunc(capabilities, func(c Capability) bool { return slices.Contains(s.Lacks, c) })
 }
 
 // Conform runs the suite that every provider passes.
 func Conform[Test T[Test]](t Test, s Subject) {
+	if s.Fake != nil {
+		s.Fake.Otherwise(func(req Request) Reply {
+			if req.Model == s.MissingModel {
+				return StatusError(http.StatusNotFound, KindNoModel, "no such model")
+			}
+			return Echo(req)
+		})
+	}
 	request := func(prompt string) llm.Request {
 		return llm.Request{Model: s.Model, Messages: []llm.Message{
 			{Role: llm.RoleSystem, Text: "You repeat."},
@@ -250,6 +191,50 @@ func Conform[Test T[Test]](t Test, s Subject) {
 		}
 		all.Wait()
 	})
+
+	t.Run("stop texts", func(t Test) {
+		t.Parallel()
+		req := request("Echo: one two STOP three")
+		req.Stop = []string{"no such text", "STOP"}
+		r := Collect(t.Context(), t, s.Provider, req)
+		if r.Err != nil || r.Text != "one two " || r.FinishReason != llm.FinishStop {
+			t.Errorf("stopped answer: %+v", r)
+		}
+	})
+	if s.can(Schema) {
+		t.Run("schema", func(t Test) { conformSchema(t, s) })
+	}
+	if s.can(Thinking) {
+		t.Run("reasoning", func(t Test) {
+			t.Parallel()
+			r := Collect(t.Context(), t, s.Provider, request("Think: hm, \nThink: well\nEcho: yes"))
+			if r.Err != nil || r.Text != "yes" || r.Reasoning != "hm, well" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	if s.can(ResponseIDs) {
+		t.Run("response id", func(t Test) {
+			t.Parallel()
+			if r := Collect(t.Context(), t, s.Provider, request("Echo: x")); r.Err != nil || r.ResponseID == "" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	if s.can(Tools) {
+		t.Run("tool calls", func(t Test) { conformCalls(t, s) })
+		t.Run("tool results", func(t Test) { conformResults(t, s) })
+	}
+	if s.Fake != nil {
+		t.Run("parameters", func(t Test) { conformParameters(t, s) })
+		t.Run("images", func(t Test) { conformImages(t, s) })
+		t.Run("usage", func(t Test) { conformUsage(t, s) })
+		for _, fault := range Faults() {
+			if s.can(fault.Needs...) {
+				t.Run("fault "+fault.Name, func(t Test) { conformFault(t, s, fault) })
+			}
+		}
+	}
 }
 
 func wantCancelled(t TB, err error, code llm.Code, targets ...error) {

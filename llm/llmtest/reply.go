@@ -36,6 +36,7 @@ type player struct {
 	writer  writer
 	started bool
 	buffer  []byte
+	rewrite func([]byte) [][]byte // what is written into writes; nil is as it is
 
 	// What a request that does not stream gets at the end, in one piece.
 	text, reasoning strings.Builder
@@ -199,6 +200,15 @@ func Raw(bytes string) Step {
 	return Step{play: func(p *player) error { return p.write([]byte(bytes)) }}
 }
 
+// rewrite has everything that follows go through f, which returns the pieces
+// that are sent one by one.
+func rewrite(f func([]byte) [][]byte) Step {
+	return Step{play: func(p *player) error {
+		p.rewrite = f
+		return nil
+	}}
+}
+
 // Head sends the response head and nothing else, so that the client knows that
 // the answer begins.
 func Head() Step {
@@ -302,8 +312,17 @@ func (p *player) write(data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
-	if _, err := p.w.Write(data); err != nil {
-		return err
+	writes := [][]byte{data}
+	if p.rewrite != nil {
+		writes = p.rewrite(data)
 	}
-	return http.NewResponseController(p.w).Flush()
+	for _, part := range writes {
+		if _, err := p.w.Write(part); err != nil {
+			return err
+		}
+		if err := http.NewResponseController(p.w).Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

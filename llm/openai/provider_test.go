@@ -44,14 +44,8 @@ func request(model string) llm.Request {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	fake := llmtest.NewServer(t)
-	fake.Otherwise(func(req llmtest.Request) llmtest.Reply {
-		if req.Model == "missing" {
-			return llmtest.StatusBody(http.StatusNotFound, `{"error":{"message":"no such model","type":"invalid_request_error","code":"model_not_found"}}`)
-		}
-		return llmtest.Echo(req)
-	})
 	p := provider(t, fake.URL)
-	subject := llmtest.Subject{Provider: p, Model: "m", MissingModel: "missing"}
+	subject := llmtest.Subject{Provider: p, Model: "m", MissingModel: "missing", Fake: fake.Fake}
 	t.Run("plain", func(t *testing.T) {
 		t.Parallel()
 		llmtest.Conform(t, subject)
