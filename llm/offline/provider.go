@@ -7,7 +7,8 @@
 // composer reads the user message, the history and retrieved context, takes the
 // topic and the points of earlier outputs from them, and arranges them in short
 // Markdown. A prompt that begins with "Echo:" is answered by what follows it,
-// exactly and without the label.
+// exactly and without the label. Where a request has tools, lines of the form
+// "Call: NAME {…}" in the prompt become calls of them.
 package offline
 
 import (
@@ -53,6 +54,10 @@ func (p Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Chu
 			yield(llm.Chunk{}, err)
 			return
 		}
+		if calls := toolCalls(req); len(calls) > 0 && req.Model == Model {
+			call(ctx, req, calls, yield)
+			return
+		}
 		text, repaired, err := answer(req)
 		if err != nil {
 			yield(llm.Chunk{}, err)
@@ -70,12 +75,33 @@ func (p Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Chu
 				return
 			}
 		}
-		usage := llm.Usage{OutputTokens: llm.EstimateTokens(text)}
-		for _, m := range req.Messages {
-			usage.InputTokens += llm.EstimateTokens(m.Text)
-		}
-		yield(llm.Chunk{FinishReason: finish, Usage: &usage}, nil)
+		yield(llm.Chunk{FinishReason: finish, Usage: usage(req, text)}, nil)
 	}
+}
+
+// usage counts a request and its answer.
+func usage(req llm.Request, text string) *llm.Usage {
+	u := llm.Usage{OutputTokens: llm.EstimateTokens(text)}
+	for _, m := range req.Messages {
+		u.InputTokens += llm.EstimateTokens(m.Text)
+	}
+	return &u
+}
+
+// call answers with tool calls.
+func call(ctx context.Context, req llm.Request, calls []llm.ToolCall, yield func(llm.Chunk, error) bool) {
+	text := ""
+	for _, c := range calls {
+		if err := wait(ctx, 0); err != nil {
+			yield(llm.Chunk{}, err)
+			return
+		}
+		if !yield(llm.Chunk{ToolCalls: []llm.ToolCall{c}}, nil) {
+			return
+		}
+		text += c.Name + c.Arguments
+	}
+	yield(llm.Chunk{FinishReason: llm.FinishToolCalls, Usage: usage(req, text)}, nil)
 }
 
 // answer returns the whole text for a request, and whether bytes that cannot be
@@ -87,8 +113,12 @@ func answer(req llm.Request) (text string, repaired bool, failure error) {
 		return "", false, e
 	}
 	prompt := lastUserText(req.Messages)
-	switch echo, ok := echoText(prompt); {
-	case ok:
+	echo, isEcho := afterPrefix(prompt, "echo:")
+	results, hasResults := toolAnswers(req.Messages)
+	switch {
+	case hasResults:
+		text = results
+	case isEcho:
 		text = echo
 	case len(req.Schema) > 0:
 		instance, err := instanceOf(req.Schema)
@@ -105,15 +135,21 @@ func answer(req llm.Request) (text string, repaired bool, failure error) {
 	default:
 		text = compose(req.Messages)
 	}
-	var r llm.Repairer
-	text, repaired = r.Text(text)
-	tail, broken := r.Flush()
-	return text + tail, repaired || broken, nil
+	text, repaired = repair(text)
+	return text, repaired, nil
 }
 
-// echoText returns what follows "Echo:" and at most one space.
-func echoText(prompt string) (string, bool) {
-	const prefix = "echo:"
+// repair makes a text storable and tells whether it had to.
+func repair(text string) (string, bool) {
+	var r llm.Repairer
+	text, repaired := r.Text(text)
+	tail, broken := r.Flush()
+	return text + tail, repaired || broken
+}
+
+// afterPrefix returns what follows a prefix in letters of either case, and at most
+// one space.
+func afterPrefix(prompt, prefix string) (string, bool) {
 	if len(prompt) < len(prefix) || !strings.EqualFold(prompt[:len(prefix)], prefix) {
 		return "", false
 	}

@@ -34,7 +34,8 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			llmtest.Conform(t, llmtest.Subject{Provider: provider, Model: offline.Model, MissingModel: "opera"})
+			llmtest.Conform(t, llmtest.Subject{Provider: provider, Model: offline.Model, MissingModel: "opera",
+				Lacks: []llmtest.Capability{llmtest.Thinking, llmtest.ResponseIDs}})
 		})
 	}
 }
