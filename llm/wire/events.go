@@ -30,12 +30,13 @@ const maxEvent = 4 << 20
 // differs in one point: an event that the end of the stream cuts off before its
 // blank line is delivered, because some servers end without one.
 type EventReader struct {
-	r    *bufio.Reader
-	left int64  // bytes that may still be read
-	cr   bool   // the last line ended in CR: a LF that follows belongs to it
-	line []byte // reused
-	data []byte // reused
-	name []byte // reused
+	r     *bufio.Reader
+	left  int64  // bytes that may still be read
+	begun bool   // a byte order mark has been looked for
+	cr    bool   // the last line ended in CR: a LF that follows belongs to it
+	line  []byte // reused
+	data  []byte // reused
+	name  []byte // reused
 }
 
 // NewEventReader reads a body of at most maxBytes.
@@ -46,11 +47,7 @@ func NewEventReader(body io.Reader, maxBytes int64) *EventReader {
 // Leading returns the first byte of the body that is not white space, without
 // consuming it; a byte order mark counts as white space.
 func (e *EventReader) Leading() (byte, error) {
-	if bom, err := e.r.Peek(1); err == nil && bom[0] == 0xEF {
-		if bom, err = e.r.Peek(3); err == nil && string(bom) == "\uFEFF" {
-			e.skip(3)
-		}
-	}
+	e.begin()
 	for {
 		b, err := e.r.Peek(1)
 		if err != nil {
@@ -65,6 +62,20 @@ func (e *EventReader) Leading() (byte, error) {
 	}
 }
 
+// begin skips a byte order mark at the start.
+func (e *EventReader) begin() {
+	if e.begun {
+		return
+	}
+	e.begun = true
+	if mark, err := e.r.Peek(1); err != nil || mark[0] != 0xEF {
+		return
+	}
+	if mark, err := e.r.Peek(3); err == nil && string(mark) == "\uFEFF" {
+		e.skip(3)
+	}
+}
+
 func (e *EventReader) skip(n int) {
 	discarded, _ := e.r.Discard(n) // has just been peeked at
 	e.left -= int64(discarded)
@@ -75,6 +86,7 @@ func (e *EventReader) skip(n int) {
 // event if one was cut off.
 func (e *EventReader) Next() (name, data []byte, err error) {
 	e.data, e.name = e.data[:0], e.name[:0]
+	e.begin()
 	found := false
 	for {
 		line, err := e.readLine()
