@@ -22,6 +22,7 @@ type commands struct {
 	Migrate    migrateCommand    `cmd:"" help:"Bring the database schema up, down, or tell where it stands."`
 	PSQL       psqlCommand       `cmd:"" name:"psql" help:"Look into the database of a server with psql."`
 	Doctor     doctorCommand     `cmd:"" help:"Say what is missing or misconfigured, and how to mend it."`
+	FakeLLM    fakeLLMCommand    `cmd:"" name:"fake-llm" help:"Play a server of models, good or bad, for trying things out."`
 	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document of the HTTP API."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }

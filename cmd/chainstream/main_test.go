@@ -72,13 +72,28 @@ func (w *watchedOutput) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.text.Write(p)
-	if w.pattern != nil {
-		if match := w.pattern.FindStringSubmatch(w.text.String()); match != nil {
-			w.pattern = nil
-			w.found <- match
-		}
-	}
+	w.look()
 	return len(p), nil
+}
+
+// look tells of the pattern if it is there; mu is held.
+func (w *watchedOutput) look() {
+	if w.pattern == nil {
+		return
+	}
+	if match := w.pattern.FindStringSubmatch(w.text.String()); match != nil {
+		w.pattern = nil
+		w.found <- match
+	}
+}
+
+// expect tells of another pattern, in what was written before too.
+func (w *watchedOutput) expect(pattern string) <-chan []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pattern, w.found = regexp.MustCompile(pattern), make(chan []string, 1)
+	w.look()
+	return w.found
 }
 
 func (w *watchedOutput) String() string {

@@ -84,7 +84,7 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	}
 	// The port is taken first: it is what most often stands in the way, and it
 	// is known at once.
-	if s.listener, err = listen(ctx, addr); err != nil {
+	if s.listener, err = listen(ctx, addr, "--addr (CHAINSTREAM_ADDR)"); err != nil {
 		return nil, err
 	}
 	if err := s.openDatabase(ctx, getenv); err != nil {
@@ -268,8 +268,8 @@ func (s *server) stopExecutor(ctx context.Context) error {
 }
 
 // listen opens the port. This version has no accounts, so only addresses of the
-// own machine are taken.
-func listen(ctx context.Context, addr string) (net.Listener, error) {
+// own machine are taken. setting is what the user chooses another one with.
+func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, usage("--addr %q is not of the form host:port, such as 127.0.0.1:8080", addr)
@@ -282,9 +282,9 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	listener, err := config.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("the address %s is in use, perhaps by another chainstream; stop that program, or choose another port with --addr (CHAINSTREAM_ADDR)", addr)}
+		return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("the address %s is in use, perhaps by another chainstream; stop that program, or choose another port with %s", addr, setting)}
 	case errors.Is(err, syscall.EACCES):
-		return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("you may not listen on %s; choose a port above 1023 with --addr (CHAINSTREAM_ADDR)", addr)}
+		return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("you may not listen on %s; choose a port above 1023 with %s", addr, setting)}
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}

@@ -40,6 +40,8 @@ type Call struct {
 	Body    []byte
 	Header  http.Header
 	Path    string
+	// Note is what the reply said of itself; it is there when Ended is closed.
+	Note string
 	// Gone is closed when the client closed the connection, or gave the call up,
 	// before the reply was over. It is never closed otherwise.
 	Gone <-chan struct{}
@@ -59,6 +61,7 @@ type Fake struct {
 	mu       sync.Mutex
 	scripts  map[string][]Reply
 	fallback func(Request) Reply
+	watch    func(*Call)
 	calls    []*Call
 	arrived  chan struct{} // closed and replaced at every call
 	closed   chan struct{}
@@ -129,6 +132,23 @@ func (f *Fake) Otherwise(reply func(Request) Reply) {
 	f.fallback = reply
 }
 
+// Watch has each called with every call that is over, instead of keeping it for
+// Calls, Count and Await: a fake that runs for long must not grow.
+func (f *Fake) Watch(each func(*Call)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watch = each
+}
+
+// List names models that are listed although they have no script.
+func (f *Fake) List(models ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, model := range models {
+		f.scripts[model] = append([]Reply{}, f.scripts[model]...)
+	}
+}
+
 // Calls returns all calls so far, in the order of their arrival.
 func (f *Fake) Calls() []*Call {
 	f.mu.Lock()
@@ -193,32 +213,52 @@ func (f *Fake) serveAnswer(w http.ResponseWriter, r *http.Request, name string, 
 		return // the client is gone
 	}
 	gone, ended := make(chan struct{}), make(chan struct{})
+	var watch func(*Call)
 	call := &Call{Body: body, Header: r.Header.Clone(), Path: r.URL.Path, Gone: gone, Ended: ended}
 	request, badRequest := wire.request(r, body)
 	request.Wire = name
 	call.Request = request
-	defer close(ended)
+	defer func() {
+		close(ended)
+		if watch != nil {
+			watch(call)
+		}
+	}()
 
 	// The request's context ends with the connection, but also with the handler:
 	// the reply is over then and stop has been called.
 	stop := context.AfterFunc(r.Context(), func() { close(gone) })
-	defer stop()
+	defer func() {
+		switch {
+		case !stop():
+			<-gone // about to be closed
+		case r.Context().Err() != nil: // which the reply noticed first
+			close(gone)
+		}
+	}()
 
 	f.mu.Lock()
 	reply, ok := f.nextReply(request)
-	f.calls = append(f.calls, call)
-	close(f.arrived)
-	f.arrived = make(chan struct{})
+	watch = f.watch
+	if watch == nil {
+		f.calls = append(f.calls, call)
+		close(f.arrived)
+		f.arrived = make(chan struct{})
+	}
 	f.mu.Unlock()
 
 	switch {
 	case badRequest != nil:
+		call.Note = "a request that cannot be read"
 		writeBody(w, http.StatusBadRequest, wire.failure(http.StatusBadRequest, KindInvalid, badRequest.Error()))
 	case !ok:
+		call.Note = "no such model"
 		message := fmt.Sprintf("The model %q does not exist", request.Model)
 		writeBody(w, http.StatusNotFound, wire.failure(http.StatusNotFound, KindNoModel, message))
 	default:
-		play(&player{w: w, ctx: r.Context(), closed: f.closed, request: request, wire: wire}, reply)
+		p := &player{w: w, ctx: r.Context(), closed: f.closed, request: request, wire: wire}
+		play(p, reply)
+		call.Note = p.note
 	}
 }
 

@@ -36,6 +36,7 @@ type player struct {
 	writer  writer
 	started bool
 	buffer  []byte
+	note    string
 	rewrite func([]byte) [][]byte // what is written into writes; nil is as it is
 
 	// What a request that does not stream gets at the end, in one piece.
@@ -225,6 +226,14 @@ func Gate(gate <-chan struct{}) Step {
 func Tell(f func()) Step {
 	return Step{play: func(*player) error {
 		f()
+		return nil
+	}}
+}
+
+// Note says in words what the reply does, for Call.Note.
+func Note(text string) Step {
+	return Step{play: func(p *player) error {
+		p.note = text
 		return nil
 	}}
 }
