@@ -100,6 +100,8 @@ type Error struct {
 	// Detail is the provider's own text for operators: secrets removed, cut at
 	// MaxDetail bytes, possibly empty.
 	Detail string
+	// Usage is what the call had used as far as the provider said; nil = unknown.
+	Usage *Usage
 	// Err is the cause, if there is one.
 	Err error
 }

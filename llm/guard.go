@@ -124,7 +124,11 @@ func cancelAfter(cancel context.CancelCauseFunc, d time.Duration, code Code) *ti
 func deadlineError(ctx context.Context, err error) error {
 	var deadline expired
 	if errors.As(context.Cause(ctx), &deadline) && errors.Is(err, context.Canceled) {
-		return NewError(deadline.code, context.DeadlineExceeded)
+		late := NewError(deadline.code, context.DeadlineExceeded)
+		if e := (*Error)(nil); errors.As(err, &e) {
+			late.Usage = e.Usage
+		}
+		return late
 	}
 	return err
 }

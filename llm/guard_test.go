@@ -119,6 +119,31 @@ func TestGuardReader(t *testing.T) {
 	})
 }
 
+// spent is a provider that knows what it used when it is stopped.
+type spent llm.Usage
+
+func (s spent) Stream(ctx context.Context, _ llm.Request) iter.Seq2[llm.Chunk, error] {
+	return func(yield func(llm.Chunk, error) bool) {
+		<-ctx.Done()
+		e := llm.ContextError(ctx)
+		e.Usage = (*llm.Usage)(&s)
+		yield(llm.Chunk{}, e)
+	}
+}
+
+// TestGuardUsage shows that a deadline does not forget what a call had used.
+func TestGuardUsage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, limits := range []llm.Deadlines{{FirstByte: time.Second}, {Total: time.Second}} {
+			r := llmtest.Collect(t.Context(), t, llm.Guard(spent{InputTokens: 7}, limits), llm.Request{})
+			if e := (*llm.Error)(nil); !errors.As(r.Err, &e) || e.Usage == nil || e.Usage.InputTokens != 7 {
+				t.Errorf("error %v", r.Err)
+			}
+		}
+	})
+}
+
 // TestGuardCaller shows that the caller's cancel stays the caller's.
 func TestGuardCaller(t *testing.T) {
 	t.Parallel()

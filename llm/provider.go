@@ -86,6 +86,7 @@ type ToolCall struct {
 	ID        string // of the provider, or made up where it gives none; unique in an answer
 	Name      string
 	Arguments string // as the model wrote them: meant to be a JSON object, and not checked
+	Signature string // of the thinking that led to it, which some providers want back with it; may be empty
 }
 
 // MaxToolCalls is how many calls an answer may ask for; one with more is
