@@ -131,3 +131,25 @@ func TestNobodyListens(t *testing.T) {
 		t.Errorf("error %v", r.Err)
 	}
 }
+
+// TestUsageOfFailure shows that what a call had used is known though it failed.
+func TestUsageOfFailure(t *testing.T) {
+	t.Parallel()
+	spent := llmtest.Data(`{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":11,"completion_tokens":1}}`)
+	for name, reply := range map[string]llmtest.Reply{
+		"truncated": {spent},
+		"an error":  {spent, llmtest.StreamError("boom", llmtest.KindServer)},
+		"a stall":   {spent, llmtest.Stall()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := llmtest.NewServer(t)
+			fake.Script("m", reply)
+			p := llm.Guard(provider(t, fake.URL), llm.Deadlines{Idle: 50 * time.Millisecond})
+			r := llmtest.Collect(t.Context(), t, p, request("m"))
+			if e := (*llm.Error)(nil); !errors.As(r.Err, &e) || e.Usage == nil || e.Usage.InputTokens != 11 {
+				t.Errorf("error %v", r.Err)
+			}
+		})
+	}
+}

@@ -134,7 +134,9 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 		switch {
 		case errors.Is(err, errStopped):
 		case err != nil:
-			yield(llm.Chunk{}, p.readError(ctx, err))
+			e := p.readError(ctx, err)
+			e.Usage = a.usage // some servers send it with every event
+			yield(llm.Chunk{}, e)
 		default:
 			a.events.Drain(hangUp)
 		}
