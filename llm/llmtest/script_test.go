@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -214,6 +216,40 @@ func TestScriptMistakes(t *testing.T) {
 				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestDocumentedScript plays what docs/fake-llm.md shows.
+func TestDocumentedScript(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/fake-llm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(doc), "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	fake := scripted(t, text, llmtest.Pace{})
+	if r := ask(t, fake, "flaky"); r.Err == nil {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(t, fake, "flaky"); r.Text != "fine now" {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(t, fake, "agent"); len(r.ToolCalls) != 1 || r.Usage.CachedTokens != 100 {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(t, fake, "agent"); r.Text != "It is noon." {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(t, fake, "broken"); r.Text != "Once upon a " || r.Err == nil {
+		t.Errorf("%+v", r)
+	}
+	for _, line := range strings.Split(string(doc), "\n") {
+		for _, name := range regexp.MustCompile(`fault: ([a-z0-9-]+)`).FindAllStringSubmatch(line, -1) {
+			if _, ok := llmtest.FaultNamed(name[1]); !ok {
+				t.Errorf("no fault %s", name[1])
+			}
+		}
 	}
 }
 
