@@ -79,7 +79,7 @@ func (c *fakeLLMCommand) Run(ctx context.Context, a *app) error {
 		if server.Shutdown(grace) != nil {
 			err = server.Close()
 		}
-		<-ended
+		err = errors.Join(err, <-ended)
 	}
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the fake model: %w", err)

@@ -181,7 +181,10 @@ func TestFakeLLMGone(t *testing.T) {
 	f := fakeModel(t, "--json", "--script", file(t, "replies.yaml", "stuck: [[{text: half}, {stall: true}]]"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for chunk := range f.provider().Stream(ctx, llm.Request{Model: "stuck"}) {
+	for chunk, err := range f.provider().Stream(ctx, llm.Request{Model: "stuck"}) {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
 		if chunk.Text != "" {
 			cancel()
 		}

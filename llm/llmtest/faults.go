@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/chainstream/chainstream/llm"
@@ -49,6 +48,22 @@ const pastDate = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 // tooLong is a line that no provider reads to its end.
 const tooLong = 10 << 20
+
+// flood writes a line of tooLong bytes that begins with start.
+func flood(start string) Step {
+	return Step{play: func(p *player) error {
+		if err := p.write([]byte(start)); err != nil {
+			return err
+		}
+		piece := bytes.Repeat([]byte("x"), 64<<10)
+		for sent := 0; sent < tooLong; sent += len(piece) {
+			if err := p.write(piece); err != nil {
+				return err
+			}
+		}
+		return p.write([]byte("\n\n"))
+	}}
+}
 
 // Faults returns all of them.
 func Faults() []Fault {
@@ -177,8 +192,8 @@ func oddStreams() []Fault {
 // brokenStreams cannot be understood.
 func brokenStreams() []Fault {
 	return []Fault{
-		{Name: "huge-line", Reply: half(Raw("data: " + strings.Repeat("x", tooLong) + "\n\n")), Code: llm.CodeResponseTooLarge, Text: halfText},
-		{Name: "huge-comment", Reply: half(Raw(": " + strings.Repeat("x", tooLong))), Code: llm.CodeResponseTooLarge, Text: halfText},
+		{Name: "huge-line", Reply: half(flood("data: ")), Code: llm.CodeResponseTooLarge, Text: halfText},
+		{Name: "huge-comment", Reply: half(flood(": ")), Code: llm.CodeResponseTooLarge, Text: halfText},
 		{Name: "bad-json", Reply: half(Data(`{"oops`), Done()), Code: llm.CodeMalformedResponse, Text: halfText},
 		{Name: "no-json", Reply: half(Data("what?"), Done()), Code: llm.CodeMalformedResponse, Text: halfText},
 	}

@@ -283,8 +283,7 @@ func strictly(literal json.RawMessage, v any) error {
 	decoder := json.NewDecoder(bytes.NewReader(literal))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(v); err != nil {
-		var kind *json.UnmarshalTypeError
-		if errors.As(err, &kind) {
+		if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return fmt.Errorf("%s cannot be a %s", kind.Field, kind.Value)
 		}
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))

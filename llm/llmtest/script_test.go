@@ -244,7 +244,7 @@ func TestDocumentedScript(t *testing.T) {
 	if r := ask(t, fake, "broken"); r.Text != "Once upon a " || r.Err == nil {
 		t.Errorf("%+v", r)
 	}
-	for _, line := range strings.Split(string(doc), "\n") {
+	for line := range strings.SplitSeq(string(doc), "\n") {
 		for _, name := range regexp.MustCompile(`fault: ([a-z0-9-]+)`).FindAllStringSubmatch(line, -1) {
 			if _, ok := llmtest.FaultNamed(name[1]); !ok {
 				t.Errorf("no fault %s", name[1])

@@ -90,7 +90,7 @@ func usage(req llm.Request, text string) *llm.Usage {
 
 // call answers with tool calls.
 func call(ctx context.Context, req llm.Request, calls []llm.ToolCall, yield func(llm.Chunk, error) bool) {
-	text := ""
+	var text strings.Builder
 	for _, c := range calls {
 		if err := wait(ctx, 0); err != nil {
 			yield(llm.Chunk{}, err)
@@ -99,9 +99,9 @@ func call(ctx context.Context, req llm.Request, calls []llm.ToolCall, yield func
 		if !yield(llm.Chunk{ToolCalls: []llm.ToolCall{c}}, nil) {
 			return
 		}
-		text += c.Name + c.Arguments
+		text.WriteString(c.Name + c.Arguments)
 	}
-	yield(llm.Chunk{FinishReason: llm.FinishToolCalls, Usage: usage(req, text)}, nil)
+	yield(llm.Chunk{FinishReason: llm.FinishToolCalls, Usage: usage(req, text.String())}, nil)
 }
 
 // answer returns the whole text for a request, and whether bytes that cannot be

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/chainstream/chainstream/llm"
@@ -101,8 +102,7 @@ func (t *toolCalls) find(piece wireCall) *partialCall {
 		}
 		return t.current
 	}
-	for i := len(t.calls) - 1; i >= 0; i-- {
-		c := t.calls[i]
+	for _, c := range slices.Backward(t.calls) {
 		switch {
 		case piece.Index == nil:
 			if c.id == id {

@@ -28,13 +28,14 @@ func readAll(body io.Reader, maxBytes int64) ([]event, error) {
 	var events []event
 	for {
 		name, data, err := r.Next()
-		if err != nil && !errors.Is(err, io.EOF) {
+		ended := errors.Is(err, io.EOF)
+		if err != nil && !ended {
 			return events, err
 		}
-		if err == nil || len(data) > 0 {
+		if !ended || len(data) > 0 {
 			events = append(events, event{string(name), string(data)})
 		}
-		if err != nil {
+		if ended {
 			return events, nil
 		}
 	}
