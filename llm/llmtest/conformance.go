@@ -229,6 +229,7 @@ func Conform[Test T[Test]](t Test, s Subject) {
 		t.Run("parameters", func(t Test) { conformParameters(t, s) })
 		t.Run("images", func(t Test) { conformImages(t, s) })
 		t.Run("usage", func(t Test) { conformUsage(t, s) })
+		t.Run("hang up", func(t Test) { conformHangUp(t, s) })
 		for _, fault := range Faults() {
 			if s.can(fault.Needs...) {
 				t.Run("fault "+fault.Name, func(t Test) { conformFault(t, s, fault) })

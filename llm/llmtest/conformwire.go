@@ -2,6 +2,7 @@ package llmtest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -234,6 +235,50 @@ func conformUsage[Test T[Test]](t Test, s Subject) {
 	}
 	if !reflect.DeepEqual(*r.Usage, want) || !json.Valid(r.Usage.Raw) {
 		t.Errorf("usage %+v, want %+v", *r.Usage, want)
+	}
+}
+
+// patience bounds what takes a moment.
+const patience = 30 * time.Second
+
+// conformHangUp shows that the far side sees the connection close when a call is
+// given up, at every point of an answer.
+func conformHangUp[Test T[Test]](t Test, s Subject) {
+	for name, reply := range map[string]Reply{
+		"before the head":       {},
+		"before the first byte": {Head()},
+		"in mid-stream":         {Role(), Delta("half")},
+		"in reasoning":          {Role(), Reasoning("hm")},
+		"in a tool call":        {Role(), ToolCall("c1", "add", `{"a":`)},
+	} {
+		t.Run(name, func(t Test) {
+			t.Parallel()
+			model, reached := testModel(t, s), make(chan struct{})
+			s.Fake.Script(model, append(reply, Tell(func() { close(reached) }), Stall()))
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan Result, 1)
+			go func() {
+				ended <- Collect(ctx, t, s.Provider, llm.Request{Model: model, Messages: []llm.Message{userMessage("x")}})
+			}()
+			late := time.After(patience)
+			select {
+			case <-reached:
+			case <-late:
+				t.Errorf("no call of %s arrived", model)
+			}
+			cancel()
+			wantCancelled(t, (<-ended).Err, llm.CodeCancelled, context.Canceled)
+			for _, call := range s.Fake.Calls() {
+				if call.Request.Model != model {
+					continue
+				}
+				select {
+				case <-call.Gone:
+				case <-late:
+					t.Errorf("the connection of %s stays open", model)
+				}
+			}
+		})
 	}
 }
 

@@ -48,7 +48,7 @@ const maxArguments = llm.DefaultMaxBytes
 // which call a piece belongs to:
 //
 //   - by an index, as OpenAI does, possibly taking turns between calls;
-//   - by an index that is always 0, but a new id for each call;
+//   - by an index that is always 0, but a new id or a new name for each call;
 //   - by the id alone, given once or with every piece;
 //   - not at all: the calls come whole, one after the other.
 type toolCalls struct {
@@ -65,6 +65,16 @@ type partialCall struct {
 
 // complete reports whether the arguments so far are a JSON text.
 func (c *partialCall) complete() bool { return json.Valid([]byte(c.arguments.String())) }
+
+// maxWhole is how long arguments may be that are looked at again with every
+// piece. Who sends longer ones tells its calls apart.
+const maxWhole = 64 << 10
+
+// ends reports whether a piece that does not say which call it belongs to, other
+// than by its name, begins another one.
+func (c *partialCall) ends(piece wireFunction) bool {
+	return piece.Name != "" && (string(piece.Name) != c.name || piece.Arguments != "") && c.arguments.Len() <= maxWhole && c.complete()
+}
 
 // add takes the next piece.
 func (t *toolCalls) add(piece wireCall) error {
@@ -97,10 +107,11 @@ func (t *toolCalls) add(piece wireCall) error {
 func (t *toolCalls) find(piece wireCall) *partialCall {
 	id, name := string(piece.ID), string(piece.Function.Name)
 	if piece.Index == nil && id == "" {
-		if c := t.current; c == nil || (name != "" && (name != c.name || c.complete())) {
+		c := t.current
+		if c == nil || (name != "" && name != c.name) || c.ends(piece.Function) {
 			return nil
 		}
-		return t.current
+		return c
 	}
 	for _, c := range slices.Backward(t.calls) {
 		switch {
@@ -110,7 +121,10 @@ func (t *toolCalls) find(piece wireCall) *partialCall {
 			}
 		case c.index != nil && *c.index == *piece.Index:
 			// The same index with another id is another call.
-			if id == "" || c.id == "" || c.id == id {
+			switch {
+			case id == "" && c.ends(piece.Function):
+				return nil
+			case id == "" || c.id == "" || c.id == id:
 				return c
 			}
 		}

@@ -69,6 +69,14 @@ func TestToolCalls(t *testing.T) {
 			append(deltas(`[{"index":0,"id":"c1","function":{"name":"add","arguments":"{\"a\":1}"}}]`, `[{"index":0,"id":"c2","function":{"name":"now","arguments":"{}"}}]`), ended...),
 			[]llm.ToolCall{add, now}, "",
 		},
+		"index always 0 and no ids": {
+			append(deltas(`[{"index":0,"function":{"name":"add","arguments":"{\"a\":1}"}}]`, `[{"index":0,"function":{"name":"now","arguments":"{}"}}]`, `[{"index":0,"function":{"name":"now","arguments":"{}"}}]`), ended...),
+			[]llm.ToolCall{{ID: "call_1", Name: "add", Arguments: `{"a":1}`}, {ID: "call_2", Name: "now", Arguments: "{}"}, {ID: "call_3", Name: "now", Arguments: "{}"}}, "",
+		},
+		"name with every piece": {
+			append(deltas(`[{"index":0,"function":{"name":"add","arguments":"{\"a\""}}]`, `[{"index":0,"function":{"name":"add","arguments":":1}"}}]`, `[{"index":0,"function":{"name":"add","arguments":""}}]`), ended...),
+			[]llm.ToolCall{{ID: "call_1", Name: "add", Arguments: `{"a":1}`}}, "",
+		},
 		"empty ids": {
 			append(deltas(`[{"index":0,"id":"","function":{"name":"add","arguments":"{\"a\""}}]`, `[{"index":0,"id":"","function":{"arguments":":1}"}}]`, `[{"index":1,"id":"","function":{"name":"now"}}]`), ended...),
 			[]llm.ToolCall{{ID: "call_1", Name: "add", Arguments: `{"a":1}`}, {ID: "call_2", Name: "now", Arguments: "{}"}}, "",
