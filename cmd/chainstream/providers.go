@@ -8,18 +8,19 @@ import (
 	"time"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/gemini"
 	"github.com/chainstream/chainstream/llm/offline"
 	"github.com/chainstream/chainstream/llm/openai"
 )
 
 // vendor is a model provider and how it is configured.
 //
-// Anthropic and Gemini are reached through the OpenAI-compatible endpoints that
-// they offer. Text, streaming, sampling parameters, stop texts, token limits and
-// usage work there. Both are narrower than the vendors' own APIs: Anthropic
-// ignores response_format and seed and takes a temperature of at most 1, so
-// structured output is only asked for and then checked; prompt caching and
-// the models' thinking are not visible.
+// Anthropic is reached through the OpenAI-compatible endpoint that it offers.
+// Text, streaming, sampling parameters, stop texts, token limits and usage work
+// there. It is narrower than the vendor's own API: Anthropic ignores
+// response_format and seed and takes a temperature of at most 1, so structured
+// output is only asked for and then checked; prompt caching and the models'
+// thinking are not visible.
 type vendor struct {
 	name    string
 	label   string
@@ -43,6 +44,15 @@ func compatible(c connection) (llm.Provider, error) {
 	return openai.New(openai.Config{BaseURL: c.address, Key: c.key, Client: c.client})
 }
 
+// google builds the provider of Gemini: by its own API, or by the OpenAI-compatible
+// one, which Gemini and gateways have below a path with /openai in it.
+func google(c connection) (llm.Provider, error) {
+	if u, err := url.Parse(c.address); err == nil && strings.Contains(u.Path, "/openai") {
+		return compatible(c)
+	}
+	return gemini.New(gemini.Config{BaseURL: c.address, Key: c.key, Client: c.client})
+}
+
 func vendors() []vendor {
 	return []vendor{
 		{
@@ -55,8 +65,8 @@ func vendors() []vendor {
 		},
 		{
 			name: "gemini", label: "Google Gemini", key: "GEMINI_API_KEY", base: "GEMINI_BASE_URL",
-			address: "https://generativelanguage.googleapis.com", path: "/v1beta/openai",
-			models: []string{"gemini-2.5-flash", "gemini-2.5-pro"}, build: compatible,
+			address: "https://generativelanguage.googleapis.com", path: "/v1beta",
+			models: []string{"gemini-2.5-flash", "gemini-2.5-pro"}, build: google,
 		},
 		{name: "ollama", label: "Ollama", base: "OLLAMA_BASE_URL", address: "http://127.0.0.1:11434", path: "/v1", models: []string{"llama3.2"}, build: compatible},
 		{name: "lmstudio", label: "LM Studio", base: "LMSTUDIO_BASE_URL", address: "http://127.0.0.1:1234", path: "/v1", build: compatible},

@@ -19,7 +19,7 @@ func TestProviders(t *testing.T) {
 		"GEMINI_API_KEY": "gemini-key", "GEMINI_BASE_URL": root + "/",
 		"OLLAMA_BASE_URL": root, "LMSTUDIO_BASE_URL": root + "/v1",
 	}
-	keys := map[string]string{"openai": "Bearer openai-key", "anthropic": "Bearer anthropic-key", "gemini": "Bearer gemini-key", "ollama": "", "lmstudio": ""}
+	keys := map[string]string{"openai": "Bearer openai-key", "anthropic": "Bearer anthropic-key", "gemini": "gemini-key", "ollama": "", "lmstudio": ""}
 	document := "name: everybody\nprompts:\n"
 	for name := range keys {
 		fake.Script(name+"-model", llmtest.Text("This is ", name, "."))
@@ -33,8 +33,29 @@ func TestProviders(t *testing.T) {
 	}
 	for _, call := range fake.Calls() {
 		name := strings.TrimSuffix(call.Request.Model, "-model")
-		if got := call.Header.Get("Authorization"); got != keys[name] {
+		if got := call.Header.Get("Authorization") + call.Header.Get("X-Goog-Api-Key"); got != keys[name] {
 			t.Errorf("%s was sent %q, want %q", name, got, keys[name])
+		}
+	}
+}
+
+// TestGeminiAddresses shows which of Gemini's two APIs an address is called by.
+func TestGeminiAddresses(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	for base, want := range map[string]string{
+		"":                    "/v1beta/models/m:streamGenerateContent gemini-key",
+		"/gateway/v1beta":     "/gateway/v1beta/models/m:streamGenerateContent gemini-key",
+		"/v1beta/openai/":     "/v1beta/openai/chat/completions Bearer gemini-key",
+		"/gateway/openai/v1/": "/gateway/openai/v1/chat/completions Bearer gemini-key",
+	} {
+		fake := llmtest.NewServer(t)
+		fake.Script("m", llmtest.Text("Hello."))
+		env := map[string]string{"GEMINI_API_KEY": "gemini-key", "GEMINI_BASE_URL": fake.Root + base}
+		succeed(t, env, "run", file(t, "g.yaml", "name: g\nprompts:\n  - {name: g, position: 1, model: gemini/m, content: hi}\n"), "--database-url", database)
+		call := fake.Calls()[0]
+		if got := call.Path + " " + call.Header.Get("Authorization") + call.Header.Get("X-Goog-Api-Key"); got != want {
+			t.Errorf("with the path %q called %s, want %s", base, got, want)
 		}
 	}
 }
