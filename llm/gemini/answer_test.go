@@ -1,9 +1,7 @@
 package gemini_test
 
 import (
-	"context"
 	"io"
-	"iter"
 	"net/http"
 	"regexp"
 	"strings"
@@ -57,32 +55,11 @@ type result struct {
 	ResponseID                    string
 }
 
-// tap shows the chunks of a provider to a test.
-type tap struct {
-	llm.Provider
-	see func(llm.Chunk)
-}
-
-func (t tap) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Chunk, error] {
-	return func(yield func(llm.Chunk, error) bool) {
-		for chunk, err := range t.Provider.Stream(ctx, req) {
-			t.see(chunk)
-			if !yield(chunk, err) {
-				return
-			}
-		}
-	}
-}
-
-// collect ranges over an answer, with what llmtest.Result does not have.
+// collect ranges over an answer.
 func collect(t *testing.T, p llm.Provider, req llm.Request) (result, error) {
 	t.Helper()
-	var got result
-	r := llmtest.Collect(t.Context(), t, tap{p, func(c llm.Chunk) {
-		got.Calls = append(got.Calls, c.ToolCalls...)
-		got.ResponseID += c.ResponseID
-	}}, req)
-	got.Text, got.Reasoning, got.FinishReason, got.Repaired = r.Text, r.Reasoning, r.FinishReason, r.Repaired
+	r := llmtest.Collect(t.Context(), t, p, req)
+	got := result{r.Text, r.Reasoning, r.FinishReason, llm.Usage{}, r.Repaired, r.ToolCalls, r.ResponseID}
 	if r.Usage != nil {
 		got.Usage = *r.Usage
 	}
