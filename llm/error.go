@@ -34,6 +34,11 @@ const (
 	CodeResponseTooLarge  Code = "response_too_large" // the answer exceeds the byte cap: no retry
 	CodeMalformedResponse Code = "malformed_response" // the answer cannot be understood: no retry
 	CodeCancelled         Code = "cancelled"          // the caller gave up: no retry
+	CodeCircuitOpen       Code = "circuit_open"       // not called, because calls before it failed: retry
+
+	// CodeUnexpectedToolCall says that the model asks for a tool and was given
+	// none. RetryPolicy lets it be tried once more, whatever the attempts.
+	CodeUnexpectedToolCall Code = "unexpected_tool_call"
 )
 
 // codeFacts is what follows from a code: whether another try may help, and the
@@ -79,6 +84,10 @@ func (c Code) facts() codeFacts {
 		return codeFacts{false, "The model provider sent an answer that cannot be read."}
 	case CodeCancelled:
 		return codeFacts{false, "The call was cancelled."}
+	case CodeCircuitOpen:
+		return codeFacts{true, "The model is not called for a while, because too many of its calls have failed."}
+	case CodeUnexpectedToolCall:
+		return codeFacts{true, "The model asked for a tool instead of answering, and it was given no tools."}
 	}
 	return codeFacts{false, "The model call failed."}
 }

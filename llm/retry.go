@@ -42,29 +42,48 @@ type RetryPolicy struct {
 //
 // Without retry, a delay above zero means that the call is worth another try,
 // but only after that time, which is longer than MaxRetryAfter: too long to hold
-// a worker. A delay of zero means that the failure is final: the error is not an
+// a worker. It is spread over up to a tenth more, and at most a minute. A delay
+// of zero means that the failure is final: the error is not an
 // *Error, it is not Retryable, or the attempts are used up.
 func (p RetryPolicy) Next(attempt int, err error) (delay time.Duration, retry bool) {
 	var e *Error
 	if !errors.As(err, &e) || !e.Retryable {
 		return 0, false
 	}
-	if attempt >= orDefault(p.Attempts, DefaultAttempts) {
-		return 0, false
+	attempts := orDefault(p.Attempts, DefaultAttempts)
+	if e.Code == CodeUnexpectedToolCall {
+		attempts = min(attempts, 2)
 	}
-	if e.RetryAfter > orDefault(p.MaxRetryAfter, DefaultMaxRetryAfter) {
-		return e.RetryAfter, false
+	if attempt >= attempts {
+		return 0, false
 	}
 	random := p.Rand
 	if random == nil {
 		random = rand.Float64
 	}
 	base := orDefault(p.Base, DefaultBackoffBase)
-	if e.RetryAfter > 0 {
-		return e.RetryAfter + fraction(base, random()), true
+	switch after := e.RetryAfter; {
+	case after > maxBelievableRetryAfter: // nonsense is as good as nothing
+	case after > orDefault(p.MaxRetryAfter, DefaultMaxRetryAfter):
+		return min(after+fraction(min(after/longSpread, maxLongSpread), random()), maxBelievableRetryAfter), false
+	case after > 0:
+		return after + fraction(base, random()), true
 	}
 	return fraction(backoffCeiling(base, orDefault(p.Max, DefaultBackoffMax), attempt), random()), true
 }
+
+// Held returns the longest delay that Next lets a caller wait for with retry.
+func (p RetryPolicy) Held() time.Duration {
+	base := orDefault(p.Base, DefaultBackoffBase)
+	return max(orDefault(p.MaxRetryAfter, DefaultMaxRetryAfter)+base, orDefault(p.Max, DefaultBackoffMax))
+}
+
+// Long waits are spread over a part of them, so that callers who were sent away
+// together do not come back together.
+const (
+	longSpread    = 10
+	maxLongSpread = time.Minute
+)
 
 // backoffCeiling doubles base for every attempt after the first, up to limit,
 // without overflowing.
