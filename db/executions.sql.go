@@ -11,7 +11,7 @@ import (
 )
 
 const executionByID = `-- name: ExecutionByID :one
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions WHERE id = $1
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at FROM executions WHERE id = $1
 `
 
 func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error) {
@@ -51,6 +51,7 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 		&i.Models,
 		&i.FoldedAt,
 		&i.FoldedSeqs,
+		&i.WakeAt,
 	)
 	return i, err
 }
@@ -64,8 +65,14 @@ WITH RECURSIVE asked AS MATERIALIZED (
      ORDER BY c.id
      LIMIT (SELECT a.most FROM asked a)
        FOR NO KEY UPDATE SKIP LOCKED
+), due AS MATERIALIZED (
+    SELECT c.id FROM executions c
+     WHERE c.status = 'waiting' AND c.wake_at <= clock_timestamp() AND c.id <> ALL($5::bigint[])
+     ORDER BY c.wake_at
+     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
+       FOR NO KEY UPDATE SKIP LOCKED
 ), busy AS MATERIALIZED (
-    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status = 'running' GROUP BY c.chain_id
+    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status IN ('running', 'waiting') GROUP BY c.chain_id
 ), heads AS (
     (SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
        FROM executions c
@@ -114,7 +121,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
       FROM placed p
      WHERE p.place <= p.room
      ORDER BY p.level DESC, p.running + p.place, p.chain_id <= (SELECT a.turn FROM asked a), p.chain_id
-     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
+     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost) - (SELECT count(*) FROM due)
 ), taken AS MATERIALIZED (
     SELECT t.lane, t.chain_id, t.concurrency, t.running, t.wanted
       FROM (SELECT b.lane, b.chain_id, b.concurrency, b.running, count(*) AS wanted
@@ -136,9 +143,11 @@ WITH RECURSIVE asked AS MATERIALIZED (
     SELECT w.chain_id, s.slot, row_number() OVER (PARTITION BY w.chain_id ORDER BY s.slot) AS nth
       FROM (SELECT q.chain_id, max(q.running) + count(*) AS most FROM waiting q WHERE q.concurrency IS NOT NULL GROUP BY q.chain_id) w
      CROSS JOIN LATERAL generate_series(1, w.most::integer) AS s (slot)
-     WHERE NOT EXISTS (SELECT FROM executions u WHERE u.status = 'running' AND u.chain_id = w.chain_id AND u.slot = s.slot)
+     WHERE NOT EXISTS (SELECT FROM executions u WHERE u.status IN ('running', 'waiting') AND u.chain_id = w.chain_id AND u.slot = s.slot)
 ), chosen AS MATERIALIZED (
     SELECT l.id, NULL::integer AS slot FROM lost l
+    UNION ALL
+    SELECT d.id, NULL::integer AS slot FROM due d
     UNION ALL
     SELECT w.id, s.slot FROM waiting w LEFT JOIN slots s ON s.chain_id = w.chain_id AND s.nth = w.nth
 )
@@ -148,10 +157,11 @@ UPDATE executions e
        lease_owner = $1::text,
        lease_expires_at = clock_timestamp() + $2::interval,
        claims = e.claims + 1,
+       wake_at = NULL,
        slot = coalesce((SELECT h.slot FROM chosen h WHERE h.id = e.id), e.slot),
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = ANY(ARRAY(SELECT h.id FROM chosen h)) -- an array, so that the rows are always found by their key
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs, e.wake_at
 `
 
 type ExecutionClaimParams struct {
@@ -163,7 +173,8 @@ type ExecutionClaimParams struct {
 }
 
 // ExecutionClaim takes executions under a new epoch: first those whose lease ran
-// out, then from the queue. Time is the database's. What the caller still runs
+// out, then those that have waited for a time that has come, then from the
+// queue. Time is the database's. What the caller still runs
 // is left to it: its lease ran out because renewing it failed, not because its
 // owner died.
 //
@@ -174,11 +185,12 @@ type ExecutionClaimParams struct {
 // that was served last. A tenant, when there is one, stands before the chain in
 // the lanes and in what runs, and its own number goes before that of the chain.
 //
-// A chain with a limit gives as many as it has slots. The advisory lock keeps two
+// A chain with a limit gives as many as it has slots. An execution that waits for
+// a time keeps its slot, so it is simply taken when the time has come. The advisory lock keeps two
 // servers from the same slots; should a slot have been given away since the
 // statement began, the unique index ends it, and the caller tries again.
 //
-// The two kinds are looked for apart, because each has a small index of its own;
+// The kinds are looked for apart, because each has a small index of its own;
 // under one OR the planner walks through all finished executions.
 func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) ([]Execution, error) {
 	rows, err := q.db.Query(ctx, executionClaim,
@@ -229,6 +241,7 @@ func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) 
 			&i.Models,
 			&i.FoldedAt,
 			&i.FoldedSeqs,
+			&i.WakeAt,
 		); err != nil {
 			return nil, err
 		}
@@ -247,9 +260,10 @@ UPDATE executions e
        lease_owner = $1::text,
        lease_expires_at = clock_timestamp() + $2::interval,
        claims = e.claims + 1,
+       wake_at = NULL,
        started_at = coalesce(e.started_at, clock_timestamp())
- WHERE e.id = $3 AND e.status = 'queued'
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs
+ WHERE e.id = $3 AND (e.status = 'queued' OR e.status = 'waiting' AND e.wake_at IS NOT NULL)
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs, e.wake_at
 `
 
 type ExecutionClaimQueuedParams struct {
@@ -258,7 +272,8 @@ type ExecutionClaimQueuedParams struct {
 	ID    int64
 }
 
-// ExecutionClaimQueued takes one execution if it still waits in the queue.
+// ExecutionClaimQueued takes one execution if it still waits, in the queue or for
+// a time.
 func (q *Queries) ExecutionClaimQueued(ctx context.Context, arg ExecutionClaimQueuedParams) ([]Execution, error) {
 	rows, err := q.db.Query(ctx, executionClaimQueued, arg.Owner, arg.Lease, arg.ID)
 	if err != nil {
@@ -302,6 +317,7 @@ func (q *Queries) ExecutionClaimQueued(ctx context.Context, arg ExecutionClaimQu
 			&i.Models,
 			&i.FoldedAt,
 			&i.FoldedSeqs,
+			&i.WakeAt,
 		); err != nil {
 			return nil, err
 		}
@@ -479,7 +495,7 @@ func (q *Queries) ExecutionLineageSet(ctx context.Context, arg ExecutionLineageS
 }
 
 const executionList = `-- name: ExecutionList :many
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs FROM executions
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at FROM executions
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
@@ -555,6 +571,7 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 			&i.Models,
 			&i.FoldedAt,
 			&i.FoldedSeqs,
+			&i.WakeAt,
 		); err != nil {
 			return nil, err
 		}
@@ -631,7 +648,8 @@ func (q *Queries) ExecutionRenew(ctx context.Context, arg ExecutionRenewParams) 
 
 const executionRequestCancel = `-- name: ExecutionRequestCancel :one
 UPDATE executions
-   SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+   SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+       wake_at = CASE WHEN wake_at IS NOT NULL THEN least(wake_at, clock_timestamp()) END
  WHERE id = $1
 RETURNING status::text AS status, coalesce(lease_owner, '')::text AS lease_owner
 `
@@ -641,12 +659,46 @@ type ExecutionRequestCancelRow struct {
 	LeaseOwner string
 }
 
-// ExecutionRequestCancel notes the wish to stop; the owner of the lease acts on it.
+// ExecutionRequestCancel notes the wish to stop; the owner of the lease acts on
+// it, or whoever claims the execution, which need not wait for a time any more.
 func (q *Queries) ExecutionRequestCancel(ctx context.Context, id int64) (ExecutionRequestCancelRow, error) {
 	row := q.db.QueryRow(ctx, executionRequestCancel, id)
 	var i ExecutionRequestCancelRow
 	err := row.Scan(&i.Status, &i.LeaseOwner)
 	return i, err
+}
+
+const executionWait = `-- name: ExecutionWait :execrows
+UPDATE executions
+   SET status = 'waiting',
+       wake_at = clock_timestamp() + $1::interval,
+       lease_owner = NULL,
+       lease_expires_at = NULL,
+       claims = greatest(claims - 1, 0)
+ WHERE id = $2 AND status = 'running' AND lease_owner = $3::text AND lease_epoch = $4 AND cancel_requested_at IS NULL
+`
+
+type ExecutionWaitParams struct {
+	Delay      time.Duration
+	ID         int64
+	Owner      string
+	LeaseEpoch int64
+}
+
+// ExecutionWait lets an execution wait for a time without lease and worker. The
+// claim that got so far is none of those that are counted for a crash loop.
+// Nothing waits that is to be cancelled.
+func (q *Queries) ExecutionWait(ctx context.Context, arg ExecutionWaitParams) (int64, error) {
+	result, err := q.db.Exec(ctx, executionWait,
+		arg.Delay,
+		arg.ID,
+		arg.Owner,
+		arg.LeaseEpoch,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const executionsByStatus = `-- name: ExecutionsByStatus :many

@@ -153,6 +153,7 @@ type Execution struct {
 	Models            []byte
 	FoldedAt          *time.Time
 	FoldedSeqs        []int64
+	WakeAt            *time.Time
 }
 
 type PromptResult struct {

@@ -42,6 +42,10 @@ type PromptFold struct {
 	Newest      time.Time     // of the events of the attempt
 	Announced   bool          // a prompt-retry has announced the next attempt, which has not begun
 	Delay       time.Duration // from that event to that attempt
+	NextModel   string        // that it calls; "" = not decided
+	NextTry     int           // of that model
+	CallCode    string        // of the newest call that failed
+	CallError   string        // and its message
 
 	text, reasoning strings.Builder // of the newest attempt
 }
@@ -99,6 +103,7 @@ type folded struct {
 	FinishReason string      `json:"finishReason"`
 	Duration     int64       `json:"duration"`
 	Delay        int64       `json:"delay"`
+	Try          int         `json:"try"`
 	Cached       bool        `json:"cached"`
 	Output       string      `json:"output"`
 	Truncated    bool        `json:"truncated"`
@@ -147,6 +152,7 @@ func (p *PromptFold) add(rec Record, d folded) {
 	case TypePromptRetry:
 		p.void()
 		p.Announced, p.Delay = true, time.Duration(d.Delay)*time.Millisecond
+		p.NextModel, p.NextTry = d.ModelID, d.Try
 	case TypePromptDelta, TypeReasoningDelta:
 		if d.Attempt < p.Attempt {
 			return
@@ -165,6 +171,9 @@ func (p *PromptFold) add(rec Record, d folded) {
 		p.OutputTokens += d.OutputTokens
 		p.UsageEstimated = p.UsageEstimated || d.UsageSource == "estimated"
 		p.CostUSD = AddCost(p.CostUSD, d.CostUSD, d.Attempt)
+		if rec.Type == TypeLLMError {
+			p.CallCode, p.CallError = d.Code, d.Error
+		}
 	case TypePromptComplete:
 		p.close(PromptCompleted, rec.Time, d.Duration)
 		p.InputTokens, p.OutputTokens, p.CostUSD, p.Cached = d.InputTokens, d.OutputTokens, d.CostUSD, d.Cached

@@ -114,6 +114,9 @@ type PromptRetry struct {
 	SupersedesFromSeq int64  `json:"supersedesFromSeq"`
 	Reason            string `json:"reason"`
 	Delay             int64  `json:"delay"` // ms until the new attempt
+
+	ModelID string `json:"modelId,omitempty"` // that the new attempt calls; absent when that is not decided
+	Try     int    `json:"try,omitempty"`     // of that model, from 1; corrective rounds do not count
 }
 
 // PromptComplete closes a prompt that succeeded.
@@ -170,6 +173,8 @@ type LLMRequest struct {
 	Provider  string `json:"provider"`
 	Model     string `json:"model"`
 	Attempt   int    `json:"attempt"`
+
+	HistoryDropped int `json:"historyDropped,omitempty"` // earlier turns that did not fit into the context window
 }
 
 // LLMResponse is written when a provider's call succeeded.
@@ -205,6 +210,8 @@ type LLMError struct {
 	InputTokens  int64  `json:"inputTokens"`
 	OutputTokens int64  `json:"outputTokens"`
 	UsageSource  string `json:"usageSource"` // provider or estimated
+
+	Details string `json:"details,omitempty"` // the provider's own text, secrets removed
 
 	CostUSD *string `json:"costUsd,omitempty"` // of the call, decimal; absent when the price is unknown
 }

@@ -3,7 +3,6 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,6 +21,7 @@ type call struct {
 	began   time.Time
 
 	text, reasoning delta
+	toolCalls       int
 	usage           *llm.Usage
 	finish          string
 	firstToken      time.Duration // 0 = none came
@@ -35,8 +35,9 @@ type chunk struct {
 
 // make calls the model, writes its text as it comes, and closes the prompt when
 // the answer is complete and valid. What remains unwritten at the end travels
-// with the closing events.
-func (c *call) make(ctx context.Context) error {
+// with the closing events. done is told how the call itself ended.
+func (c *call) make(ctx context.Context, done func(error)) error {
+	defer done(llm.NewError(llm.CodeCancelled, nil)) // after a panic; only the first one counts
 	failpoint.Reach(failpoint.ModelBefore)
 	ctx, stop := context.WithCancelCause(ctx)
 	chunks := make(chan chunk, 16)
@@ -58,6 +59,11 @@ func (c *call) make(ctx context.Context) error {
 	}()
 	err := c.relay(chunks, stop)
 	failpoint.Reach(failpoint.ModelAfter)
+	if ctx.Err() != nil {
+		done(llm.ContextError(ctx))
+	} else {
+		done(err)
+	}
 	c.book()
 	if err == nil {
 		return c.succeeded()
@@ -123,6 +129,7 @@ func (c *call) take(got llm.Chunk) {
 	}
 	c.text.add(got.Text, got.Repaired)
 	c.reasoning.add(got.Reasoning, got.Repaired)
+	c.toolCalls += len(got.ToolCalls)
 	if got.Usage != nil {
 		c.usage = got.Usage
 	}
@@ -171,14 +178,9 @@ func (c *call) succeeded() error {
 		DurationMS: c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(c.usage),
 		CostUSD: cost,
 	}))
-	if s.prompt.Output != nil {
-		if _, err := s.run.version.Chain.CheckOutput(s.index, s.state.Output); err != nil {
-			s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
-			return &llm.Error{
-				Code: codeOutputInvalid, Retryable: true, Err: err,
-				Message: "The model's answer does not follow output.schema.", Detail: fmt.Sprint(err),
-			}
-		}
+	if err := c.checked(); err != nil {
+		s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
+		return err
 	}
 	s.succeed(drafts)
 	return nil
@@ -207,7 +209,7 @@ func (c *call) failed(ctx context.Context, err error) {
 	drafts := append(c.deltas(), s.draft(events.LLMError{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.target.Vendor, Model: c.target.Model, Attempt: s.state.Attempt,
 		Error: f.message, Code: f.code, DurationMS: c.milliseconds(), Retryable: e != nil && e.Retryable && ctx.Err() == nil,
-		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source, CostUSD: cost,
+		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source, CostUSD: cost, Details: f.details,
 	}))
 	s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
 }

@@ -25,7 +25,7 @@ type Status string
 const (
 	StatusQueued    Status = "queued"
 	StatusRunning   Status = "running"
-	StatusWaiting   Status = "waiting" // for a person
+	StatusWaiting   Status = "waiting" // for a time, without a worker
 	StatusCompleted Status = "completed"
 	StatusFailed    Status = "failed"
 	StatusCancelled Status = "cancelled"
@@ -63,6 +63,7 @@ type Execution struct {
 	CreatedAt    time.Time
 	StartedAt    *time.Time
 	FinishedAt   *time.Time
+	WakeAt       *time.Time // until when it waits; nil when it does not
 	FoldedAt     *time.Time // when the text deltas of the log were folded away; nil when they are there
 
 	Lineage // zero unless it is a retry or a fork
@@ -79,6 +80,7 @@ func (ex Execution) At(past *events.Fold) Execution {
 		ex.CancelRequested = false // a wish is in no event
 	}
 	o := past.Outcome()
+	ex.WakeAt = nil // nor is a time to wait for
 	ex.LastSeq, ex.FinishedAt = past.LastSeq(), o.FinishedAt
 	ex.Error, ex.ErrorCode, ex.ErrorPrompt = o.Error, o.ErrorCode, o.ErrorPromptID
 	ex.InputTokens, ex.OutputTokens, ex.CostUSD = 0, 0, nil

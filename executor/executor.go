@@ -32,10 +32,10 @@ type Queue interface {
 	// Keyed answers the execution that an idempotency key was used for, or
 	// ErrKeyReused.
 	Keyed(ctx context.Context, key IdempotencyKey) (ex Execution, found bool, err error)
-	// Claim takes up to limit executions that wait or whose lease ran out, but
-	// none of those that the owner still runs.
+	// Claim takes up to limit executions that are queued, have waited long enough
+	// or whose lease ran out, but none of those that the owner still runs.
 	Claim(ctx context.Context, owner string, limit int, lease time.Duration, held ...int64) ([]Execution, error)
-	// ClaimQueued takes one execution if it still waits.
+	// ClaimQueued takes one execution if it still waits, in the queue or for a time.
 	ClaimQueued(ctx context.Context, id int64, owner string, lease time.Duration) (ex Execution, claimed bool, err error)
 	// CountQueued counts waiting executions, up to limit.
 	CountQueued(ctx context.Context, limit int) (int, error)
@@ -47,6 +47,9 @@ type Leases interface {
 	Renew(ctx context.Context, owner string, ids []int64, lease time.Duration) (map[int64]Lease, error)
 	// Release gives leases back, so that another process can claim at once.
 	Release(ctx context.Context, owner string, ids []int64) error
+	// Wait lets an execution wait for a time and gives its lease back. It answers
+	// false when the lease is another one, or the execution is to be stopped.
+	Wait(ctx context.Context, owner string, id, epoch int64, delay time.Duration) (bool, error)
 	// RequestCancel notes that an execution is to be stopped and answers its
 	// status before; ErrNotFound when there is none.
 	RequestCancel(ctx context.Context, id int64) (Status, error)
@@ -105,25 +108,26 @@ type Retriever interface {
 // Config configures an Executor. The zero value of a field means its default,
 // unless said otherwise.
 type Config struct {
-	Owner         string           // name of this process in leases; must be unique
-	Workers       int              // executions at a time; 0 = none, only triggering and cancelling
-	Parallel      int              // prompts of one position at a time; default 16
-	MaxQueued     int              // waiting executions of all processes on the database before triggers are refused; default 10,000
-	Lease         time.Duration    // default 10 s
-	Renew         time.Duration    // default 3 s
-	Poll          time.Duration    // how often the queue and cancel requests are looked at without a hint; default 1 s
-	Timeout       time.Duration    // of executions whose chain names none; default 1 h
-	DeltaInterval time.Duration    // least time between two text deltas of a prompt; default 50 ms
-	DeltaBytes    int              // text that is shown without waiting; default 1 kB
-	MaxEvents     int64            // events of one execution; default 50,000
-	MaxClaims     int              // crashes without progress before giving up; default 3
-	Deadlines     llm.Deadlines    // of model calls
-	Retry         llm.RetryPolicy  // waits between attempts; attempts come from the chain
-	Now           func() time.Time // default time.Now
-	Logger        *slog.Logger     // default discards
-	Retriever     Retriever        // nil = no knowledge repositories
-	Announcer     Announcer        // nil = other processes are told nothing
-	OnFinish      func(Status)     // called once per execution that ended here; may be nil
+	Owner         string            // name of this process in leases; must be unique
+	Workers       int               // executions at a time; 0 = none, only triggering and cancelling
+	Parallel      int               // prompts of one position at a time; default 16
+	MaxQueued     int               // waiting executions of all processes on the database before triggers are refused; default 10,000
+	Lease         time.Duration     // default 10 s
+	Renew         time.Duration     // default 3 s
+	Poll          time.Duration     // how often the queue and cancel requests are looked at without a hint; default 1 s
+	Timeout       time.Duration     // of executions whose chain names none; default 1 h
+	DeltaInterval time.Duration     // least time between two text deltas of a prompt; default 50 ms
+	DeltaBytes    int               // text that is shown without waiting; default 1 kB
+	MaxEvents     int64             // events of one execution; default 50,000
+	MaxClaims     int               // crashes without progress before giving up; default 3
+	Deadlines     llm.Deadlines     // of model calls
+	Retry         llm.RetryPolicy   // waits between attempts; attempts come from the chain
+	Breaker       llm.BreakerPolicy // when the calls of a model are stopped
+	Now           func() time.Time  // default time.Now
+	Logger        *slog.Logger      // default discards
+	Retriever     Retriever         // nil = no knowledge repositories
+	Announcer     Announcer         // nil = other processes are told nothing
+	OnFinish      func(Status)      // called once per execution that ended here; may be nil
 }
 
 // Executor claims executions and runs them.
@@ -136,6 +140,7 @@ type Executor struct {
 
 	admission   admission
 	definitions definitions
+	health      health
 	wake        chan struct{} // holds one token: the queue may have something
 	wakeCancel  chan struct{} // holds one token: an execution that runs here may have to be stopped
 
@@ -178,6 +183,7 @@ func New(store Store, log *events.Log, models Models, cfg Config) *Executor {
 		wake: make(chan struct{}, 1), wakeCancel: make(chan struct{}, 1), running: make(map[int64]*run), leaving: make(chan struct{}),
 		admission: admission{queue: store, limit: cfg.MaxQueued, now: cfg.Now, turn: make(chan struct{}, 1)},
 	}
+	e.health = health{policy: cfg.Breaker, now: cfg.Now, logger: cfg.Logger}
 	e.claiming, e.stopClaiming = context.WithCancel(context.Background())
 	return e
 }
@@ -281,8 +287,8 @@ func (e *Executor) Cancel(ctx context.Context, id int64) (Execution, error) {
 	}
 	failpoint.Reach(failpoint.CancelCommitted)
 	switch {
-	case status == StatusQueued && !e.hasLeft():
-		// Nobody owns it yet: claim it, and its run does nothing but end.
+	case (status == StatusQueued || status == StatusWaiting) && !e.hasLeft():
+		// Nobody owns it: claim it, and its run does nothing but end.
 		ex, claimed, err := e.store.ClaimQueued(ctx, id, e.cfg.Owner, e.cfg.Lease)
 		if err != nil {
 			return Execution{}, err

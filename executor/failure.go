@@ -12,17 +12,18 @@ import (
 // Codes of failures that the executor itself finds; those of model calls are
 // llm's. They are part of the API and never change.
 const (
-	codeCancelled     = "cancelled"         // somebody asked for it
-	codeTimeout       = "timeout"           // the execution's time was up
-	codePromptTimeout = "prompt_timeout"    // the prompt's time was up
-	codeUnresolved    = "unresolved"        // a variable has no value at run time
-	codeUnavailable   = "model_unavailable" // the model's provider is not configured here
-	codeOutputInvalid = "output_invalid"    // the answer does not match output.schema
-	codeLimit         = "limit_exceeded"
-	codeCrashLoop     = "crash_loop"
-	codeRetrieval     = "retrieval_failed"
-	codeReuseGone     = "reuse_gone" // the execution whose results were to be taken over was erased meanwhile
-	codeInternal      = "internal"
+	codeCancelled       = "cancelled"         // somebody asked for it
+	codeTimeout         = "timeout"           // the execution's time was up
+	codePromptTimeout   = "prompt_timeout"    // the prompt's time was up
+	codeUnresolved      = "unresolved"        // a variable has no value at run time
+	codeUnavailable     = "model_unavailable" // the model's provider is not configured here
+	codeOutputInvalid   = "output_invalid"    // the answer does not match output.schema
+	codeOutputTruncated = "output_truncated"  // the answer was cut off by its token limit before it matched output.schema
+	codeLimit           = "limit_exceeded"
+	codeCrashLoop       = "crash_loop"
+	codeRetrieval       = "retrieval_failed"
+	codeReuseGone       = "reuse_gone" // the execution whose results were to be taken over was erased meanwhile
+	codeInternal        = "internal"
 )
 
 // failure ends a prompt or an execution. Its message and details are safe for users.

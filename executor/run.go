@@ -88,6 +88,7 @@ func (r *run) execute() {
 		if r.e.cfg.OnFinish != nil {
 			r.e.cfg.OnFinish(status)
 		}
+	case errors.Is(err, errWaits):
 	case errors.Is(err, events.ErrFenced):
 		r.logger.WarnContext(r.hold, "execution lost to another process", "error", err)
 	case errors.Is(err, errInterrupted), errors.Is(err, errHandedOver):
@@ -243,21 +244,42 @@ func (r *run) prompts(ctx context.Context) error {
 			siblings.Go(func() { errs[k] = r.prompt(ctx, i, stream) })
 		}
 		siblings.Wait() // a sibling is never left behind, whatever became of the others
-		for _, err := range errs {
-			if _, ok := errors.AsType[*failure](err); err != nil && !ok {
-				return err
-			}
-		}
-		for _, err := range errs {
-			if err != nil {
-				return err
-			}
+		if err := r.together(ctx, errs); err != nil {
+			return err
 		}
 		if ctx.Err() != nil {
 			return failureOf(ctx, ctx.Err())
 		}
 	}
 	return nil
+}
+
+// together says what the ends of siblings mean for the execution. It waits for
+// those that have to wait unless it ends anyway.
+func (r *run) together(ctx context.Context, errs []error) error {
+	var wait *later
+	var failed error
+	for _, err := range errs {
+		if l, ok := errors.AsType[*later](err); ok {
+			wait = wait.join(l)
+		} else if _, ok := errors.AsType[*failure](err); err != nil && !ok {
+			return err
+		} else if failed == nil {
+			failed = err
+		}
+	}
+	if wait == nil {
+		return failed
+	}
+	if failed == nil && ctx.Err() == nil {
+		if err := r.wait(wait); err != nil {
+			return err
+		}
+	}
+	if err := wait.giveUp(ctx); err != nil {
+		return err
+	}
+	return failed
 }
 
 // stream names the stream of a prompt of a group.

@@ -3,7 +3,6 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -41,12 +40,17 @@ type step struct {
 	prepared bool
 	rendered chain.Rendered
 	history  []chain.Turn
+
+	called     bool        // the model of this turn has been called
+	paid       bool        // the next call of it is its first, or is taken from the budget for retries
+	correction *correction // nil = the prompt as it stands
+	failed     error       // of the newest attempt
 }
 
 // newStep starts a prompt, or goes on with one that another claim had begun.
 func newStep(r *run, i int, stream string, prior events.PromptState) *step {
 	p := &r.version.Chain.Prompts[i]
-	s := &step{run: r, index: i, prompt: p, stream: stream, state: prior}
+	s := &step{run: r, index: i, prompt: p, stream: stream, state: prior, paid: true}
 	if prior.Attempt == 0 {
 		s.state = events.PromptState{
 			PromptID: r.version.PromptIDs[i], Ordinal: i, Name: p.Name, Position: p.Position, // StartedAt is the time of its first event
@@ -56,54 +60,41 @@ func newStep(r *run, i int, stream string, prior events.PromptState) *step {
 }
 
 // attempts makes attempts until one succeeds or none is left. Its error is a
-// *failure when the prompt failed.
+// *failure when the prompt failed, and a *later when it has to wait for long.
 func (s *step) attempts(ctx context.Context) error {
-	if s.prompt.Timeout > 0 {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, s.prompt.Timeout, errPromptTimeout)
-		defer stop()
-	}
+	ctx, stop := s.timeLimit(ctx)
+	defer stop()
+	at := s.announcedTurn()
 	if err := s.resume(ctx); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
 		return s.ended(ctx, ctx.Err())
 	}
-	policy := s.run.e.cfg.Retry
-	policy.Attempts = s.prompt.Retry.Attempts
-	var err error
-	models := append([]string{s.prompt.Model}, s.prompt.Fallback...)
-	for m, model := range models {
-		for try := 1; ; try++ {
-			if err = s.attempt(ctx, model); err == nil {
-				return nil
-			}
-			if s.run.hold.Err() != nil || errors.Is(err, events.ErrFenced) || errors.Is(err, events.ErrClosed) {
-				return cause(s.run.hold, err)
-			}
-			delay, again := policy.Next(try, err)
-			if !again || ctx.Err() != nil {
-				break
-			}
-			if err := s.retry(failureOf(ctx, err).message, delay); err != nil {
-				return err
-			}
-			if err := s.pause(ctx, delay); err != nil {
-				return err
-			}
-			if ctx.Err() != nil {
-				break
-			}
+	for {
+		err := s.attempt(ctx, s.models()[at.model])
+		if err == nil {
+			return nil
 		}
-		var call *llm.Error
-		if ctx.Err() != nil || !errors.As(err, &call) || m == len(models)-1 {
-			break
+		if s.run.hold.Err() != nil || errors.Is(err, events.ErrFenced) || errors.Is(err, events.ErrClosed) {
+			return cause(s.run.hold, err)
 		}
-		if err := s.retry(fmt.Sprintf("%s Falling back to %s.", call.Message, models[m+1]), 0); err != nil {
+		var n *next
+		if n, err = s.next(ctx, at, err); n == nil {
+			return s.ended(ctx, err)
+		}
+		s.failed = err
+		if err := s.retry(*n); err != nil {
 			return err
 		}
+		if err := s.delayed(ctx, n.delay); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return s.ended(ctx, err)
+		}
+		at = n.turn
 	}
-	return s.ended(ctx, err)
 }
 
 // ended closes the prompt after its last attempt.
@@ -126,9 +117,9 @@ func (s *step) resume(ctx context.Context) error {
 	}
 	if l := s.run.unfinished[s.index]; l != nil && l.Announced {
 		// Clocks of servers differ: never longer than was said.
-		return s.pause(ctx, min(l.Delay-s.run.e.cfg.Now().Sub(l.Newest), l.Delay))
+		return s.delayed(ctx, min(l.Delay-s.run.e.cfg.Now().Sub(l.Newest), l.Delay))
 	}
-	return s.retry("the server that ran this prompt stopped", 0)
+	return s.retry(next{reason: "the server that ran this prompt stopped", turn: turn{0, 1}})
 }
 
 // pause waits before an attempt, unless the context ends or the execution is to
@@ -169,12 +160,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // retry announces the next attempt and voids the text of the last one.
-func (s *step) retry(reason string, delay time.Duration) error {
+func (s *step) retry(n next) error {
 	s.state.Output, s.state.FinishReason = "", ""
 	s.run.setState(s.index, s.state)
 	_, err := s.run.commit(events.Batch{Events: []events.Draft{s.draft(events.PromptRetry{
 		PromptID: s.state.PromptID, Attempt: s.state.Attempt + 1, SupersedesFromSeq: s.state.FirstSeq,
-		Reason: reason, Delay: delay.Milliseconds(),
+		Reason: n.reason, Delay: n.delay.Milliseconds(), ModelID: s.models()[n.model], Try: n.try,
 	})}, Prompts: []events.PromptState{s.state}})
 	return cause(s.run.hold, err)
 }
@@ -200,21 +191,32 @@ func (s *step) attempt(ctx context.Context, model string) error {
 			err = &llm.Error{Code: codeUnavailable, Message: "The model " + model + " cannot be called from this server: " + err.Error() + ".", Err: err}
 		}
 	}
+	var request llm.Request
+	var dropped int
+	if err == nil {
+		request, dropped, err = s.fit(target, s.request(target, s.history))
+	}
+	var done func(error)
+	if err == nil {
+		done, err = s.enter(model)
+	}
 	if err != nil {
 		if writeErr := s.open(opening); writeErr != nil {
 			return writeErr
 		}
 		return err
 	}
-	c := &call{step: s, target: target, request: s.request(target.Model), id: uuid.NewString(), began: s.run.e.cfg.Now()}
+	c := &call{step: s, target: target, request: request, id: uuid.NewString(), began: s.run.e.cfg.Now()}
 	opening = append(opening, s.draft(events.LLMRequest{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: target.Vendor, Model: target.Model, Attempt: s.state.Attempt,
+		HistoryDropped: dropped,
 	}))
 	// The call is on record before it costs anything.
 	if err := s.open(opening); err != nil {
+		done(err)
 		return err
 	}
-	return c.make(ctx)
+	return c.make(ctx, done)
 }
 
 // open commits the first events of an attempt, unless they are already, with
@@ -313,22 +315,26 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 	return placed.Text, event, nil
 }
 
-// request is what the model is asked.
-func (s *step) request(model string) llm.Request {
+// request is what the model is asked, behind some turns of history.
+func (s *step) request(target llm.Target, history []chain.Turn) llm.Request {
 	var messages []llm.Message
 	if s.rendered.System != "" {
 		messages = append(messages, llm.Message{Role: llm.RoleSystem, Text: s.rendered.System})
 	}
-	for _, t := range s.history {
+	for _, t := range history {
 		messages = append(messages, llm.Message{Role: llm.RoleUser, Text: t.User}, llm.Message{Role: llm.RoleAssistant, Text: t.Assistant})
 	}
 	messages = append(messages, llm.Message{Role: llm.RoleUser, Text: s.rendered.User})
+	messages = append(messages, s.correction.messages()...)
 	p := s.prompt
 	req := llm.Request{
-		Model: model, Messages: messages, Temperature: p.Temperature, TopP: p.TopP, MaxTokens: p.MaxTokens, Stop: p.Stop, Seed: p.Seed,
+		Model: target.Model, Messages: messages, Temperature: p.Temperature, TopP: p.TopP, MaxTokens: p.MaxTokens, Stop: p.Stop, Seed: p.Seed,
 	}
 	if p.Output != nil {
 		req.Schema = p.Output.Schema
+		if !target.Info.Schema {
+			req.Messages = instruct(req.Messages, req.Schema)
+		}
 	}
 	return req
 }

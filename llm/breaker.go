@@ -13,7 +13,7 @@ const (
 	DefaultBreakerCalls       = 20
 	DefaultBreakerWindow      = time.Minute
 	DefaultBreakerPause       = 10 * time.Second
-	DefaultBreakerPauseMax    = 2 * time.Minute
+	DefaultBreakerPauseMax    = time.Minute
 )
 
 // BreakerPolicy says when the calls of a model are stopped. Zero fields are

@@ -108,7 +108,7 @@ func execution(r db.Execution) (executor.Execution, error) {
 		TotalPrompts: int(r.TotalPrompts), LastSeq: r.LastSeq,
 		Error: deref(r.Error), ErrorCode: deref(r.ErrorCode), ErrorPrompt: deref(r.ErrorPromptID),
 		InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: r.CostUSD,
-		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, FoldedAt: r.FoldedAt,
+		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, FoldedAt: r.FoldedAt, WakeAt: r.WakeAt,
 		CancelRequested: r.CancelRequestedAt != nil, Epoch: r.LeaseEpoch, Claims: int(r.Claims), Priority: int(r.Priority),
 	}, nil
 }

@@ -231,6 +231,15 @@ func (s *Store) Release(ctx context.Context, owner string, ids []int64) error {
 	return nil
 }
 
+// Wait implements executor.Leases.
+func (s *Store) Wait(ctx context.Context, owner string, id, epoch int64, delay time.Duration) (bool, error) {
+	n, err := s.queries.ExecutionWait(ctx, db.ExecutionWaitParams{ID: id, Owner: owner, LeaseEpoch: epoch, Delay: delay})
+	if err != nil {
+		return false, fmt.Errorf("let execution %d wait: %w", id, translate(err))
+	}
+	return n > 0, nil
+}
+
 // CancelRequests implements executor.Queue.
 func (s *Store) CancelRequests(ctx context.Context, owner string) ([]int64, error) {
 	ids, err := s.queries.ExecutionsToCancel(ctx, owner)

@@ -22,7 +22,8 @@ SELECT * FROM executions
 
 -- name: ExecutionClaim :many
 -- ExecutionClaim takes executions under a new epoch: first those whose lease ran
--- out, then from the queue. Time is the database's. What the caller still runs
+-- out, then those that have waited for a time that has come, then from the
+-- queue. Time is the database's. What the caller still runs
 -- is left to it: its lease ran out because renewing it failed, not because its
 -- owner died.
 --
@@ -33,11 +34,12 @@ SELECT * FROM executions
 -- that was served last. A tenant, when there is one, stands before the chain in
 -- the lanes and in what runs, and its own number goes before that of the chain.
 --
--- A chain with a limit gives as many as it has slots. The advisory lock keeps two
+-- A chain with a limit gives as many as it has slots. An execution that waits for
+-- a time keeps its slot, so it is simply taken when the time has come. The advisory lock keeps two
 -- servers from the same slots; should a slot have been given away since the
 -- statement began, the unique index ends it, and the caller tries again.
 --
--- The two kinds are looked for apart, because each has a small index of its own;
+-- The kinds are looked for apart, because each has a small index of its own;
 -- under one OR the planner walks through all finished executions.
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT @max_rows::integer AS most, @turn::bigint AS turn
@@ -47,8 +49,14 @@ WITH RECURSIVE asked AS MATERIALIZED (
      ORDER BY c.id
      LIMIT (SELECT a.most FROM asked a)
        FOR NO KEY UPDATE SKIP LOCKED
+), due AS MATERIALIZED (
+    SELECT c.id FROM executions c
+     WHERE c.status = 'waiting' AND c.wake_at <= clock_timestamp() AND c.id <> ALL(@held::bigint[])
+     ORDER BY c.wake_at
+     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
+       FOR NO KEY UPDATE SKIP LOCKED
 ), busy AS MATERIALIZED (
-    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status = 'running' GROUP BY c.chain_id
+    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status IN ('running', 'waiting') GROUP BY c.chain_id
 ), heads AS (
     (SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
        FROM executions c
@@ -97,7 +105,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
       FROM placed p
      WHERE p.place <= p.room
      ORDER BY p.level DESC, p.running + p.place, p.chain_id <= (SELECT a.turn FROM asked a), p.chain_id
-     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
+     LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost) - (SELECT count(*) FROM due)
 ), taken AS MATERIALIZED (
     SELECT t.lane, t.chain_id, t.concurrency, t.running, t.wanted
       FROM (SELECT b.lane, b.chain_id, b.concurrency, b.running, count(*) AS wanted
@@ -119,9 +127,11 @@ WITH RECURSIVE asked AS MATERIALIZED (
     SELECT w.chain_id, s.slot, row_number() OVER (PARTITION BY w.chain_id ORDER BY s.slot) AS nth
       FROM (SELECT q.chain_id, max(q.running) + count(*) AS most FROM waiting q WHERE q.concurrency IS NOT NULL GROUP BY q.chain_id) w
      CROSS JOIN LATERAL generate_series(1, w.most::integer) AS s (slot)
-     WHERE NOT EXISTS (SELECT FROM executions u WHERE u.status = 'running' AND u.chain_id = w.chain_id AND u.slot = s.slot)
+     WHERE NOT EXISTS (SELECT FROM executions u WHERE u.status IN ('running', 'waiting') AND u.chain_id = w.chain_id AND u.slot = s.slot)
 ), chosen AS MATERIALIZED (
     SELECT l.id, NULL::integer AS slot FROM lost l
+    UNION ALL
+    SELECT d.id, NULL::integer AS slot FROM due d
     UNION ALL
     SELECT w.id, s.slot FROM waiting w LEFT JOIN slots s ON s.chain_id = w.chain_id AND s.nth = w.nth
 )
@@ -131,21 +141,24 @@ UPDATE executions e
        lease_owner = @owner::text,
        lease_expires_at = clock_timestamp() + @lease::interval,
        claims = e.claims + 1,
+       wake_at = NULL,
        slot = coalesce((SELECT h.slot FROM chosen h WHERE h.id = e.id), e.slot),
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = ANY(ARRAY(SELECT h.id FROM chosen h)) -- an array, so that the rows are always found by their key
 RETURNING e.*;
 
 -- name: ExecutionClaimQueued :many
--- ExecutionClaimQueued takes one execution if it still waits in the queue.
+-- ExecutionClaimQueued takes one execution if it still waits, in the queue or for
+-- a time.
 UPDATE executions e
    SET status = 'running',
        lease_epoch = e.lease_epoch + 1,
        lease_owner = @owner::text,
        lease_expires_at = clock_timestamp() + @lease::interval,
        claims = e.claims + 1,
+       wake_at = NULL,
        started_at = coalesce(e.started_at, clock_timestamp())
- WHERE e.id = @id AND e.status = 'queued'
+ WHERE e.id = @id AND (e.status = 'queued' OR e.status = 'waiting' AND e.wake_at IS NOT NULL)
 RETURNING e.*;
 
 -- name: ExecutionRenew :many
@@ -172,10 +185,24 @@ UPDATE executions
        claims = greatest(claims - 1, 0)
  WHERE id = ANY(@ids::bigint[]) AND lease_owner = @owner::text AND finished_at IS NULL;
 
--- name: ExecutionRequestCancel :one
--- ExecutionRequestCancel notes the wish to stop; the owner of the lease acts on it.
+-- name: ExecutionWait :execrows
+-- ExecutionWait lets an execution wait for a time without lease and worker. The
+-- claim that got so far is none of those that are counted for a crash loop.
+-- Nothing waits that is to be cancelled.
 UPDATE executions
-   SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+   SET status = 'waiting',
+       wake_at = clock_timestamp() + @delay::interval,
+       lease_owner = NULL,
+       lease_expires_at = NULL,
+       claims = greatest(claims - 1, 0)
+ WHERE id = @id AND status = 'running' AND lease_owner = @owner::text AND lease_epoch = @lease_epoch AND cancel_requested_at IS NULL;
+
+-- name: ExecutionRequestCancel :one
+-- ExecutionRequestCancel notes the wish to stop; the owner of the lease acts on
+-- it, or whoever claims the execution, which need not wait for a time any more.
+UPDATE executions
+   SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+       wake_at = CASE WHEN wake_at IS NOT NULL THEN least(wake_at, clock_timestamp()) END
  WHERE id = @id
 RETURNING status::text AS status, coalesce(lease_owner, '')::text AS lease_owner;
 

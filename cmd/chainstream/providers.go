@@ -115,7 +115,7 @@ func models(getenv func(string) string, client *http.Client, pace time.Duration)
 	entries := map[string]llm.Entry{
 		offline.Name: {
 			Provider: offline.Provider{Pace: pace}, Label: "Built-in demo model", Demo: true,
-			Models: []string{offline.Model}, Fixed: true, Info: map[string]llm.Info{offline.Model: {Prices: llm.Free()}},
+			Models: []string{offline.Model}, Fixed: true, Info: map[string]llm.Info{offline.Model: {Prices: llm.Free(), Schema: true}},
 		},
 	}
 	for _, v := range vendors() {
