@@ -67,12 +67,16 @@ WITH RECURSIVE asked AS MATERIALIZED (
        FOR NO KEY UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
     SELECT c.id FROM executions c
-     WHERE c.status = 'waiting' AND c.wake_at <= clock_timestamp() AND c.id <> ALL($5::bigint[])
+     WHERE c.status = 'waiting' AND c.wake_at <= statement_timestamp() AND c.id <> ALL($5::bigint[])
      ORDER BY c.wake_at
      LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
        FOR NO KEY UPDATE SKIP LOCKED
 ), busy AS MATERIALIZED (
-    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status IN ('running', 'waiting') GROUP BY c.chain_id
+    SELECT r.chain_id, count(*) AS running
+      FROM (SELECT c.chain_id FROM executions c WHERE c.status = 'running' AND c.slot IS NULL
+            UNION ALL
+            SELECT c.chain_id FROM executions c WHERE c.status IN ('running', 'waiting') AND c.slot IS NOT NULL) r
+     GROUP BY r.chain_id
 ), heads AS (
     (SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
        FROM executions c
@@ -189,6 +193,9 @@ type ExecutionClaimParams struct {
 // a time keeps its slot, so it is simply taken when the time has come. The advisory lock keeps two
 // servers from the same slots; should a slot have been given away since the
 // statement began, the unique index ends it, and the caller tries again.
+//
+// What is due is compared with the time of the statement, because an index is not
+// searched for a time that moves.
 //
 // The kinds are looked for apart, because each has a small index of its own;
 // under one OR the planner walks through all finished executions.
@@ -733,7 +740,7 @@ func (q *Queries) ExecutionsByStatus(ctx context.Context) ([]ExecutionsByStatusR
 
 const executionsToCancel = `-- name: ExecutionsToCancel :many
 SELECT id FROM executions
- WHERE status IN ('running', 'waiting') AND lease_owner = $1::text AND cancel_requested_at IS NOT NULL
+ WHERE status = 'running' AND lease_owner = $1::text AND cancel_requested_at IS NOT NULL
 `
 
 // ExecutionsToCancel answers which executions of an owner are to be cancelled.

@@ -9,4 +9,8 @@ CREATE INDEX executions_wake_idx ON executions (wake_at) WHERE status = 'waiting
 -- An execution that waits has begun, so it keeps its place among those of its
 -- chain.
 DROP INDEX executions_slot_key;
-CREATE UNIQUE INDEX executions_slot_key ON executions (chain_id, slot) WHERE status IN ('running', 'waiting');
+CREATE UNIQUE INDEX executions_slot_key ON executions (chain_id, slot) WHERE slot IS NOT NULL AND status IN ('running', 'waiting');
+
+-- Many more may wait than run, so what runs has an index of its own.
+DROP INDEX executions_live_idx;
+CREATE INDEX executions_running_idx ON executions (id) INCLUDE (chain_id, slot) WHERE status = 'running';

@@ -324,6 +324,10 @@ func TestClaimReadsLittle(t *testing.T) {
 					change(t, conn, `ANALYZE executions, chains`)
 				}
 				fill("queued", 100_000)
+				// These wait for a time that has not come, but for a few.
+				change(t, conn, `INSERT INTO executions (chain_id, chain_version, chain_name, inputs, total_prompts, status, wake_at)
+					SELECT 1 + n % $1, 1, 'x', '{}', 1, 'waiting', now() + CASE WHEN n % 500 = 0 THEN interval '-1 second' ELSE interval '1 hour' END
+					  FROM generate_series(1, 20000) n`, chains)
 				if !stale {
 					change(t, conn, `ANALYZE executions, chains`)
 				}
@@ -338,6 +342,100 @@ func TestClaimReadsLittle(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What waits for a time is taken when it has come, before the queue, the longest
+// overdue first, whatever it asks for by hand.
+func TestClaimOfWaits(t *testing.T) {
+	t.Parallel()
+	s, url := open(t)
+	conn := dial(t, url)
+	v := limited(t, s, "waits", 0)
+	enqueue(t, s, v, 4, 0)
+	first, err := s.Claim(t.Context(), "test", 3, time.Minute)
+	if err != nil || len(first) != 3 {
+		t.Fatal(len(first), err)
+	}
+	for i, ex := range first {
+		for try, want := range []bool{true, false} { // nobody waits twice
+			if waits, err := s.Wait(t.Context(), "test", ex.ID, ex.Epoch, time.Hour); err != nil || waits != want {
+				t.Errorf("try %d of execution %d: %t, %v", try+1, i+1, waits, err)
+			}
+		}
+	}
+	if got, err := s.Execution(t.Context(), first[0].ID); err != nil || got.Status != executor.StatusWaiting || got.Claims != 0 || got.WakeAt == nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if held, err := s.Renew(t.Context(), "test", []int64{first[0].ID}, time.Minute); err != nil || len(held) != 0 {
+		t.Errorf("the lease is still held: %v, %v", held, err)
+	}
+	change(t, conn, `UPDATE executions SET wake_at = now() - make_interval(secs => id) WHERE id <> $1 AND status = 'waiting'`, first[0].ID)
+	ids := func(list []executor.Execution) (out []int64) {
+		for _, ex := range list {
+			out = append(out, ex.ID)
+		}
+		return out
+	}
+	woken, err := s.Claim(t.Context(), "test", 1, time.Minute)
+	if diff := cmp.Diff([]int64{first[2].ID}, ids(woken)); diff != "" || err != nil {
+		t.Errorf("the longest overdue (-want +got):\n%s%v", diff, err)
+	}
+	if woken[0].Status != executor.StatusRunning || woken[0].WakeAt != nil || woken[0].Epoch != 2 || woken[0].Claims != 1 {
+		t.Errorf("woken: %+v", woken[0])
+	}
+	rest, err := s.Claim(t.Context(), "test", 10, time.Minute, woken[0].ID)
+	got := ids(rest)
+	slices.Sort(got)
+	if diff := cmp.Diff([]int64{first[1].ID, first[2].ID + 1}, got); diff != "" || err != nil {
+		t.Errorf("the other one that is due, and the queue (-want +got):\n%s%v", diff, err)
+	}
+
+	// A wish to cancel makes an end of the wait, and keeps others from waiting.
+	if status, err := s.RequestCancel(t.Context(), first[0].ID); err != nil || status != executor.StatusWaiting {
+		t.Errorf("%s, %v", status, err)
+	}
+	if got, err := s.Claim(t.Context(), "test", 10, time.Minute); err != nil || len(got) != 1 || !got[0].CancelRequested {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := s.RequestCancel(t.Context(), woken[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if waits, err := s.Wait(t.Context(), "test", woken[0].ID, woken[0].Epoch, time.Hour); err != nil || waits {
+		t.Errorf("what is to be cancelled waits: %t, %v", waits, err)
+	}
+	if got, err := s.Execution(t.Context(), woken[0].ID); err != nil || got.WakeAt != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A place of a chain is kept through a wait: nobody else gets it, and it is the
+// same one afterwards.
+func TestWaitKeepsItsSlot(t *testing.T) {
+	t.Parallel()
+	s, url := open(t)
+	conn := dial(t, url)
+	v := limited(t, s, "limited", 2)
+	enqueue(t, s, v, 5, 0)
+	begun, err := s.Claim(t.Context(), "test", 10, time.Minute)
+	if err != nil || len(begun) != 2 {
+		t.Fatal(len(begun), err)
+	}
+	for _, ex := range begun {
+		if waits, err := s.Wait(t.Context(), "test", ex.ID, ex.Epoch, time.Hour); err != nil || !waits {
+			t.Fatal(waits, err)
+		}
+	}
+	if got := claim(t, s, 10); len(got) != 0 {
+		t.Errorf("%d were claimed beside two that wait", len(got))
+	}
+	change(t, conn, `UPDATE executions SET wake_at = now() WHERE status = 'waiting'`)
+	if got := claim(t, s, 10); len(got) != 2 {
+		t.Errorf("%d were claimed, want the two whose time has come", len(got))
+	}
+	finish(t, conn)
+	if got := claim(t, s, 10); len(got) != 2 {
+		t.Errorf("%d were claimed behind them", len(got))
 	}
 }
 

@@ -39,6 +39,9 @@ SELECT * FROM executions
 -- servers from the same slots; should a slot have been given away since the
 -- statement began, the unique index ends it, and the caller tries again.
 --
+-- What is due is compared with the time of the statement, because an index is not
+-- searched for a time that moves.
+--
 -- The kinds are looked for apart, because each has a small index of its own;
 -- under one OR the planner walks through all finished executions.
 WITH RECURSIVE asked AS MATERIALIZED (
@@ -51,12 +54,16 @@ WITH RECURSIVE asked AS MATERIALIZED (
        FOR NO KEY UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
     SELECT c.id FROM executions c
-     WHERE c.status = 'waiting' AND c.wake_at <= clock_timestamp() AND c.id <> ALL(@held::bigint[])
+     WHERE c.status = 'waiting' AND c.wake_at <= statement_timestamp() AND c.id <> ALL(@held::bigint[])
      ORDER BY c.wake_at
      LIMIT (SELECT a.most FROM asked a) - (SELECT count(*) FROM lost)
        FOR NO KEY UPDATE SKIP LOCKED
 ), busy AS MATERIALIZED (
-    SELECT c.chain_id, count(*) AS running FROM executions c WHERE c.status IN ('running', 'waiting') GROUP BY c.chain_id
+    SELECT r.chain_id, count(*) AS running
+      FROM (SELECT c.chain_id FROM executions c WHERE c.status = 'running' AND c.slot IS NULL
+            UNION ALL
+            SELECT c.chain_id FROM executions c WHERE c.status IN ('running', 'waiting') AND c.slot IS NOT NULL) r
+     GROUP BY r.chain_id
 ), heads AS (
     (SELECT -c.priority AS lane, c.chain_id, c.id, c.created_at
        FROM executions c
@@ -176,7 +183,7 @@ RETURNING e.id, e.lease_epoch, (e.cancel_requested_at IS NOT NULL)::boolean AS c
 -- name: ExecutionsToCancel :many
 -- ExecutionsToCancel answers which executions of an owner are to be cancelled.
 SELECT id FROM executions
- WHERE status IN ('running', 'waiting') AND lease_owner = @owner::text AND cancel_requested_at IS NOT NULL;
+ WHERE status = 'running' AND lease_owner = @owner::text AND cancel_requested_at IS NOT NULL;
 
 -- name: ExecutionRelease :exec
 -- ExecutionRelease gives leases back so that another process can claim at once.
