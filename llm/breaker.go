@@ -98,13 +98,10 @@ func orDefaultSigned(v, def int) int {
 	return v
 }
 
-// probeWait is what callers are told to wait while another one's probe is under
-// way, whose end nobody knows.
-const probeWait = time.Second
-
 // Allow asks for leave to make a call. With it, done must be called once with
 // how the call ended. Without, the error has CodeCircuitOpen and says in
-// RetryAfter when the next probe is due.
+// RetryAfter when the next probe is due; while one is under way, whose end nobody
+// knows, that is after another pause.
 func (b *Breaker) Allow() (done func(err error), refused *Error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,7 +113,7 @@ func (b *Breaker) Allow() (done func(err error), refused *Error) {
 	case b.state == BreakerOpen:
 		return nil, circuitOpen(b.reopens.Sub(now))
 	case b.state == BreakerHalfOpen && b.probing:
-		return nil, circuitOpen(probeWait)
+		return nil, circuitOpen(b.pause)
 	case b.state == BreakerHalfOpen:
 		b.probing = true
 	case !now.Before(b.windowEnds):
