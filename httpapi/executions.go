@@ -38,6 +38,7 @@ type executionSummary struct {
 	CreatedAt    time.Time       `json:"createdAt"`
 	StartedAt    *time.Time      `json:"startedAt"`
 	FinishedAt   *time.Time      `json:"finishedAt"`
+	WakeAt       *time.Time      `json:"wakeAt,omitempty"` // while it waits for a time
 }
 
 // executionDetail is an execution with its prompts.
@@ -109,7 +110,7 @@ func summaryOf(ex executor.Execution) executionSummary {
 		ChainID: ex.ChainID, ChainName: ex.ChainName, ChainVersion: ex.ChainVersion, Priority: ex.Priority, TotalPrompts: ex.TotalPrompts,
 		EventsURL: eventsURL(ex.ID), LastSeq: ex.LastSeq,
 		Usage:    usage{ex.InputTokens, ex.OutputTokens, ex.InputTokens + ex.OutputTokens},
-		Metadata: ex.Metadata, ParentID: ex.Parent, Origin: ex.Origin, FromPrompt: ex.FromPrompt, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt),
+		Metadata: ex.Metadata, ParentID: ex.Parent, Origin: ex.Origin, FromPrompt: ex.FromPrompt, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt), WakeAt: utc(ex.WakeAt),
 	}
 	if ex.CostUSD != nil && !math.IsNaN(*ex.CostUSD) && !math.IsInf(*ex.CostUSD, 0) {
 		s.CostUSD = ex.CostUSD

@@ -31,6 +31,31 @@ func CountExecutions(r *prometheus.Registry) (finished func(executor.Status), er
 	return func(s executor.Status) { counter.WithLabelValues(string(s)).Inc() }, nil
 }
 
+// WatchCircuits registers how the circuit breakers of models stand.
+func WatchCircuits(r *prometheus.Registry, circuits func() []executor.Circuit) error {
+	if err := r.Register(circuitCollector(circuits)); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	return nil
+}
+
+// circuitCollector reads the breakers when it is asked.
+type circuitCollector func() []executor.Circuit
+
+var circuitState = prometheus.NewDesc("chainstream_model_circuit_state",
+	"Whether calls of a model are made: 0 = closed (they are), 1 = half-open (one is tried), 2 = open (none is made).",
+	[]string{"provider", "model"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c circuitCollector) Describe(ch chan<- *prometheus.Desc) { ch <- circuitState }
+
+// Collect implements prometheus.Collector.
+func (c circuitCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range c() {
+		ch <- prometheus.MustNewConstMetric(circuitState, prometheus.GaugeValue, float64(m.State), m.Provider, m.Model)
+	}
+}
+
 // NewRegistry makes a registry with the figures of the process.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()

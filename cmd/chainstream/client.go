@@ -81,6 +81,7 @@ type execution struct {
 	Inputs        json.RawMessage `json:"inputs"`
 	EventsRemoved bool            `json:"eventsRemoved"`
 	FoldedAt      *time.Time      `json:"foldedAt"`
+	WakeAt        *time.Time      `json:"wakeAt"`
 }
 
 // States that an execution ends in.

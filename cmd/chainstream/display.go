@@ -11,6 +11,7 @@ import (
 
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/internal/sseclient"
+	"github.com/chainstream/chainstream/llm"
 )
 
 // The events that end an execution.
@@ -53,31 +54,32 @@ func (l lines) show(e sseclient.Event) error {
 
 // eventData is what a transcript reads of the data of events.
 type eventData struct {
-	ExecutionID    int64   `json:"executionId"`
-	TotalPrompts   int     `json:"totalPrompts"`
-	ToolName       string  `json:"toolName"`
-	ChainVersion   int     `json:"chainVersion"`
-	PromptID       int64   `json:"promptId"`
-	PromptName     string  `json:"promptName"`
-	Position       int     `json:"position"`
-	ModelID        string  `json:"modelId"`
-	Attempt        int     `json:"attempt"`
-	Text           string  `json:"text"`
-	Output         string  `json:"output"`
-	Reason         string  `json:"reason"`
-	Delay          int64   `json:"delay"`
-	Duration       int64   `json:"duration"`
-	OutputTokens   int64   `json:"outputTokens"`
-	TotalTokens    int64   `json:"totalTokens"`
-	CostUSD        string  `json:"costUsd"`
-	DocumentsFound int     `json:"documentsFound"`
-	RelevanceScore float64 `json:"relevanceScore"`
-	Success        bool    `json:"success"`
-	CurrentStep    int     `json:"currentStep"`
-	TotalSteps     int     `json:"totalSteps"`
-	Percentage     float64 `json:"percentage"`
-	Error          string  `json:"error"`
-	Code           string  `json:"code"`
+	ExecutionID    int64     `json:"executionId"`
+	TotalPrompts   int       `json:"totalPrompts"`
+	ToolName       string    `json:"toolName"`
+	ChainVersion   int       `json:"chainVersion"`
+	PromptID       int64     `json:"promptId"`
+	PromptName     string    `json:"promptName"`
+	Position       int       `json:"position"`
+	ModelID        string    `json:"modelId"`
+	Attempt        int       `json:"attempt"`
+	Text           string    `json:"text"`
+	Output         string    `json:"output"`
+	Reason         string    `json:"reason"`
+	Timestamp      time.Time `json:"timestamp"`
+	Delay          int64     `json:"delay"`
+	Duration       int64     `json:"duration"`
+	OutputTokens   int64     `json:"outputTokens"`
+	TotalTokens    int64     `json:"totalTokens"`
+	CostUSD        string    `json:"costUsd"`
+	DocumentsFound int       `json:"documentsFound"`
+	RelevanceScore float64   `json:"relevanceScore"`
+	Success        bool      `json:"success"`
+	CurrentStep    int       `json:"currentStep"`
+	TotalSteps     int       `json:"totalSteps"`
+	Percentage     float64   `json:"percentage"`
+	Error          string    `json:"error"`
+	Code           string    `json:"code"`
 	ReusedFrom     *struct {
 		ExecutionID int64 `json:"executionId"`
 	} `json:"reusedFrom"`
@@ -126,6 +128,14 @@ func (t *transcript) show(e sseclient.Event) error {
 		t.text(d)
 	case events.TypePromptRetry:
 		p := t.prompt(d.PromptID)
+		if wait := time.Duration(d.Delay) * time.Millisecond; wait > llm.DefaultMaxRetryAfter {
+			if t.live && t.focus != p {
+				p.pending.Reset()
+			}
+			t.flush(p)
+			t.line("! %s: waiting until %s for attempt %d, its text so far is void: %s", p.name, d.Timestamp.Add(wait).Local().Format(time.DateTime), d.Attempt, d.Reason)
+			break
+		}
 		if t.live && t.focus != p {
 			p.pending.Reset() // nobody has seen it
 			break

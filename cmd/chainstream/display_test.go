@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -102,3 +103,22 @@ var errClosed = errors.New("closed")
 type closedOutput struct{}
 
 func (closedOutput) Write([]byte) (int, error) { return 0, errClosed }
+
+// A long wait is shown with its end, on every kind of output.
+func TestTranscriptOfALongWait(t *testing.T) {
+	t.Parallel()
+	for _, live := range []bool{true, false} {
+		var out strings.Builder
+		err := main.Transcript(&out, live, []sseclient.Event{
+			{ID: 1, Type: "prompt-start", Data: []byte(`{"promptId": 1, "promptName": "Left", "position": 1, "modelId": "offline/echo", "attempt": 1}`)},
+			{ID: 2, Type: "prompt-retry", Data: []byte(`{"promptId": 1, "attempt": 2, "delay": 3600000, "timestamp": "2026-11-25T12:00:00.000Z", "reason": "busy"}`)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		until := time.Date(2026, 11, 25, 13, 0, 0, 0, time.UTC).Local().Format(time.DateTime)
+		if want := "! Left: waiting until " + until + " for attempt 2, its text so far is void: busy\n"; !strings.HasSuffix(out.String(), want) {
+			t.Errorf("live %t: %q, want %q", live, out.String(), want)
+		}
+	}
+}

@@ -98,6 +98,11 @@ func (c *executionsShowCommand) Run(ctx context.Context, a *app) error {
 	if err := a.printf("execution %d of %s, version %d: %s, %s\n", ex.ID, ex.ChainName, ex.ChainVersion, ex.Status, count(int(ex.Usage.TotalTokens), "token")); err != nil {
 		return err
 	}
+	if ex.WakeAt != nil {
+		if err := a.printf("waiting until %s\n", ex.WakeAt.Local().Format(time.DateTime)); err != nil {
+			return err
+		}
+	}
 	if from := ex.lineage(); from != "" {
 		if err := a.printf("%s\n", from); err != nil {
 			return err

@@ -28,6 +28,7 @@ import (
 type serverFlags struct {
 	databaseFlags
 	retentionFlags
+	callFlags
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
 	MaxQueued       int           `help:"Waiting executions in the database, from all servers, before this one refuses new ones." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
@@ -49,6 +50,9 @@ func (f serverFlags) Validate() error {
 		return errors.New("--heartbeat must be longer than nothing")
 	case f.OfflinePace < 0, f.ShutdownTimeout < 0:
 		return errors.New("--offline-pace and --shutdown-timeout must not be negative")
+	}
+	if err := f.callFlags.validate(); err != nil {
+		return err
 	}
 	return f.retentionFlags.validate()
 }
@@ -153,14 +157,15 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
 		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
-		Announcer: s.bus, OnFinish: finished,
+		Announcer: s.bus, OnFinish: finished, Deadlines: s.flags.deadlines(), Retry: s.flags.retry(),
 	})
+	circuits := httpapi.WatchCircuits(metrics, s.executor.Circuits)
 	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
 		Version: version(), Registry: metrics, Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
 		Heartbeat: s.flags.Heartbeat,
 	})
-	if err != nil {
+	if err = errors.Join(err, circuits); err != nil {
 		s.broker.Close()
 		s.bus.Close(context.Background())
 		return errors.Join(fmt.Errorf("build the HTTP API: %w", err), s.log.Close(context.Background()))

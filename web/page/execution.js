@@ -8,7 +8,7 @@ import * as api from './api.js';
 import { copyButton, errorPanel, h, icon, setAttribute, setStatus, setText, status } from './dom.js';
 import { chainAddress, chainName } from './executions.js';
 import { inputValues } from './form.js';
-import { cost, count, duration, lineageText } from './format.js';
+import { cost, count, duration, exact, lineageText } from './format.js';
 import { LogPane } from './log.js';
 import { Scrubber } from './scrubber.js';
 import { groups, initial, plan, reduce, restore, tokens } from './reducer.js';
@@ -295,13 +295,14 @@ class Header {
     setAttribute(this.#lineage, 'href', `#/executions/${lineage.parent}`);
   }
 
-  #drawProgress({ progress, status: word, error }) {
+  #drawProgress({ progress, status: word, error, wakeAt }) {
     const percentage = Math.round(progress.percentage);
     setAttribute(this.#progress, 'aria-valuenow', percentage);
     setAttribute(this.#progress, 'data-status', word);
     const scale = `scaleX(${progress.percentage / 100})`;
     if (this.#bar.style.transform !== scale) this.#bar.style.transform = scale;
-    const message = word === 'queued' ? 'Waiting for a worker' : progress.message;
+    const waiting = word === 'waiting' && wakeAt ? `Waiting until ${exact(wakeAt)}` : progress.message;
+    const message = word === 'queued' ? 'Waiting for a worker' : waiting;
     setText(this.#message, error ? sentence(error) : message);
     setAttribute(this.#message, 'data-status', word);
     setAttribute(this.#message, 'title', error?.message);

@@ -35,6 +35,7 @@ export function initial() {
     prompts: new Map(),
     progress: { percentage: 0, step: 0, total: 0, message: '' },
     startedAt: '',
+    wakeAt: '',
     finishedAt: '',
     duration: null,
     totalTokens: null,
@@ -218,6 +219,7 @@ function addUsage(state, data) {
 function finish(state, data, status, rest) {
   state.status = status;
   state.ended = true;
+  state.wakeAt = '';
   state.finishedAt = data.timestamp;
   state.duration = data.duration ?? elapsedBetween(state.startedAt, data.timestamp);
   for (const prompt of state.prompts.values()) {
@@ -227,6 +229,19 @@ function finish(state, data, status, rest) {
       prompt.duration ??= elapsedBetween(prompt.startedAt, data.timestamp);
     }
   }
+}
+
+// A wait that is longer than this holds no worker: the execution is put down.
+const LONG_WAIT = 60_000;
+
+// Whether an execution that has not ended waits for a time, and for which.
+function settle(state) {
+  if (state.status !== 'running' && state.status !== 'waiting') return;
+  const prompts = [...state.prompts.values()];
+  const waits = prompts.filter((prompt) => prompt.state === 'retrying' && prompt.retries.at(-1)?.until);
+  state.wakeAt = waits.map((prompt) => prompt.retries.at(-1).until).sort()[0] ?? '';
+  const busy = prompts.some((prompt) => prompt.state === 'running' || (prompt.state === 'retrying' && !waits.includes(prompt)));
+  state.status = waits.length > 0 && !busy ? 'waiting' : 'running';
 }
 
 function elapsedBetween(from, to) {
@@ -254,6 +269,7 @@ const HANDLERS = {
     prompt.state = 'running';
     prompt.reusedFrom = data.reusedFrom?.executionId ?? null;
     prompt.startedAt ||= data.timestamp;
+    settle(state);
   },
 
   'prompt-delta'(state, data) {
@@ -268,7 +284,10 @@ const HANDLERS = {
     const prompt = promptOf(state, data.promptId);
     if (data.attempt > prompt.attempt) startAttempt(prompt, data.attempt);
     prompt.state = 'retrying';
-    prompt.retries.push({ attempt: data.attempt, reason: data.reason, delay: data.delay ?? 0 });
+    const retry = { attempt: data.attempt, reason: data.reason, delay: data.delay ?? 0 };
+    if (retry.delay > LONG_WAIT && data.timestamp) retry.until = new Date(Date.parse(data.timestamp) + retry.delay).toISOString();
+    prompt.retries.push(retry);
+    settle(state);
   },
 
   'prompt-complete'(state, data) {
@@ -291,6 +310,7 @@ const HANDLERS = {
       prompt.text = data.output;
       prompt.truncated = true;
     }
+    settle(state);
   },
 
   'prompt-error'(state, data) {
@@ -298,6 +318,7 @@ const HANDLERS = {
     prompt.state = data.code === 'cancelled' ? 'cancelled' : 'failed';
     prompt.error = { message: data.error, code: data.code ?? '' };
     prompt.duration = data.duration ?? elapsedBetween(prompt.startedAt, data.timestamp);
+    settle(state);
   },
 
   'knowledge-retrieval-start'(state, data) {

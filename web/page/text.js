@@ -1,7 +1,7 @@
 // The pane of text: what the selected prompt has written so far.
 
 import { copyButton, demoBadge, h, setAttribute, setStatus, setText, skeleton, status } from './dom.js';
-import { count, duration, plural } from './format.js';
+import { count, duration, exact, plural } from './format.js';
 import { MarkdownView } from './markdown.js';
 import { isDemoModel } from './reducer.js';
 
@@ -157,6 +157,7 @@ function hintOf(prompt) {
     case 'skipped':
       return 'Was not run.';
     case 'retrying':
+      if (prompt.retries.at(-1)?.until) return `Waiting until ${exact(prompt.retries.at(-1).until)} for attempt ${prompt.attempt}.`;
       return `Attempt ${prompt.attempt} starts ${prompt.retries.at(-1)?.delay > 0 ? `in ${duration(prompt.retries.at(-1).delay)}` : 'now'}.`;
     case 'completed':
       return 'The model wrote nothing.';

@@ -68,6 +68,19 @@ test('a retry voids the text of the older attempt, even when more of it arrives'
   assert.deepEqual(prompt.retries, [{ attempt: 2, reason: 'overloaded', delay: 100 }]);
 });
 
+test('an execution waits while a long retry is all that is left, and says until when', () => {
+  const later = ['prompt-retry', { promptId: 1, attempt: 2, supersedesFromSeq: 2, reason: 'busy', delay: 3_600_000, timestamp: '2026-11-25T12:00:00.000Z' }];
+  const beside = fold(log(begin(), started(1), started(2), later));
+  assert.equal(beside.status, 'running');
+  const waiting = fold(log(begin(), started(1), started(2), later, completed(2, 'b')));
+  assert.equal(waiting.status, 'waiting');
+  assert.equal(waiting.wakeAt, '2026-11-25T13:00:00.000Z');
+  const again = fold(log(begin(), started(1), started(2), later, completed(2, 'b'), started(1, 1, 2)));
+  assert.equal(again.status, 'running');
+  assert.equal(again.wakeAt, '');
+  assert.equal(fold(log(begin(), started(1), later, ended)).wakeAt, '');
+});
+
 test('a start with a higher attempt voids as well, a repeated start does not', () => {
   const again = fold(log(begin(), started(1), delta(1, 'old'), started(1, 1, 2), delta(1, 'new', 2), started(1, 1, 2)));
   assert.equal(again.prompts.get(1).text, 'new');
