@@ -20,6 +20,7 @@ type turn struct {
 type next struct {
 	turn
 	delay  time.Duration
+	long   bool   // too long for a worker
 	reason string // of the prompt-retry
 }
 
@@ -44,23 +45,23 @@ func (s *step) next(ctx context.Context, t turn, err error) (*next, error) {
 	switch delay, again := policy.Next(t.try, err); {
 	case call.Code == codeOutputInvalid:
 		if s.correct(err) {
-			return &next{t, 0, correctionReason(call)}, err
+			return &next{turn: t, reason: correctionReason(call)}, err
 		}
 	case call.Code == llm.CodeCircuitOpen && !last:
 	case again && s.mayRetry(models[t.model], call):
-		return &next{turn{t.model, t.try + 1}, delay, message}, err
+		return &next{turn: turn{t.model, t.try + 1}, delay: delay, reason: message}, err
 	case again:
 		suspended := *call
 		suspended.Message += " Retries of this model are suspended, because too many of its calls fail."
 		call, err, message = &suspended, &suspended, suspended.Message
 	case delay > 0 && last:
-		return &next{turn{t.model, t.try + 1}, delay, message}, err
+		return &next{turn: turn{t.model, t.try + 1}, delay: delay, long: true, reason: message}, err
 	}
 	if last {
 		return nil, err
 	}
 	s.leaveModel()
-	return &next{turn{t.model + 1, 1}, 0, fmt.Sprintf("%s Falling back to %s.", message, models[t.model+1])}, err
+	return &next{turn: turn{t.model + 1, 1}, reason: fmt.Sprintf("%s Falling back to %s.", message, models[t.model+1])}, err
 }
 
 // mayRetry takes a retry from the model's budget, unless the last one has not

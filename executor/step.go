@@ -87,7 +87,7 @@ func (s *step) attempts(ctx context.Context) error {
 		if err := s.retry(*n); err != nil {
 			return err
 		}
-		if err := s.delayed(ctx, n.delay); err != nil {
+		if err := s.delayed(ctx, n.delay, n.long); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -117,7 +117,8 @@ func (s *step) resume(ctx context.Context) error {
 	}
 	if l := s.run.unfinished[s.index]; l != nil && l.Announced {
 		// Clocks of servers differ: never longer than was said.
-		return s.delayed(ctx, min(l.Delay-s.run.e.cfg.Now().Sub(l.Newest), l.Delay))
+		left := min(l.Delay-s.run.e.cfg.Now().Sub(l.Newest), l.Delay)
+		return s.delayed(ctx, left, left > s.run.e.cfg.Retry.Held())
 	}
 	return s.retry(next{reason: "the server that ran this prompt stopped", turn: turn{0, 1}})
 }

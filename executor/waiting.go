@@ -48,17 +48,18 @@ func (s *step) timeLimit(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithDeadlineCause(ctx, begin.Add(s.prompt.Timeout), errPromptTimeout)
 }
 
-// delayed waits before an attempt: here, or, when that would hold the worker for
-// long, by a *later. It never waits beyond the end of the context.
-func (s *step) delayed(ctx context.Context, d time.Duration) error {
-	held := d
-	if deadline, ok := ctx.Deadline(); ok {
-		held = min(held, time.Until(deadline))
+// delayed waits before an attempt: here, or, when that is too long for a worker,
+// by a *later. It never waits beyond the end of the context.
+func (s *step) delayed(ctx context.Context, d time.Duration, long bool) error {
+	until := time.Now().Add(d)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
+		until = deadline
+		long = long && time.Until(until) > s.run.e.cfg.Retry.Held()
 	}
-	if held <= s.run.e.cfg.Retry.Held() {
+	if !long || ctx.Err() != nil {
 		return s.pause(ctx, d)
 	}
-	return &later{until: time.Now().Add(held), steps: []*step{s}}
+	return &later{until: until, steps: []*step{s}}
 }
 
 // giveUp closes the prompts that wait, because the execution ends without them.

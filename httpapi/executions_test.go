@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chainstream/chainstream/events"
+	"github.com/chainstream/chainstream/internal/pgtest"
 )
 
 const run = `{"chain":"two","inputs":{"topic":"tides"}}`
@@ -197,4 +198,27 @@ func TestCancelAndDelete(t *testing.T) {
 	s.do(call{method: "GET", path: path}).problem(http.StatusNotFound, "execution_not_found")
 	s.do(call{method: "GET", path: path + "/events"}).problem(http.StatusNotFound, "execution_not_found")
 	s.do(call{method: "GET", path: s.path()}).problem(http.StatusNotFound, "execution_not_found")
+}
+
+// An execution that waits for a time says until when, and is cancelled at once.
+func TestWaitingExecution(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.chain(twoPrompts)
+	id := a.queue()
+	pgtest.Session(t, a.database)("UPDATE executions SET status = 'waiting', wake_at = '2126-11-25 12:00:00+00'")
+	path := fmt.Sprintf("/api/v1/executions/%d", id)
+	got := a.do(call{method: "GET", path: path}).want(http.StatusOK).object()
+	if got["status"] != "waiting" || got["wakeAt"] != "2126-11-25T12:00:00Z" {
+		t.Errorf("%v until %v", got["status"], got["wakeAt"])
+	}
+	listed := a.do(call{method: "GET", path: "/api/v1/executions?status=waiting"}).want(http.StatusOK).object()
+	if items, _ := listed["items"].([]any); len(items) != 1 {
+		t.Errorf("listed: %v", listed)
+	}
+	a.do(call{method: "POST", path: path + "/cancel"}).want(http.StatusAccepted)
+	eventually(t, func() bool {
+		got := a.do(call{method: "GET", path: path}).want(http.StatusOK).object()
+		return got["status"] == "cancelled" && got["wakeAt"] == nil
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/executor"
 	"github.com/chainstream/chainstream/httpapi"
+	"github.com/chainstream/chainstream/llm"
 )
 
 func TestPages(t *testing.T) {
@@ -75,6 +76,11 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	finished(executor.StatusFailed)
+	if err := httpapi.WatchCircuits(registry, func() []executor.Circuit {
+		return []executor.Circuit{{Provider: "openai", Model: "m", State: llm.BreakerOpen}}
+	}); err != nil {
+		t.Fatal(err)
+	}
 	a := newAPI(t, setup{workers: 2, config: func(c *httpapi.Config) { c.Registry = registry }})
 	a.chain(twoPrompts)
 	f := a.open(call{method: "POST", path: "/api/v1/executions", body: run, header: map[string]string{"Accept": "text/event-stream"}})
@@ -86,6 +92,7 @@ func TestMetrics(t *testing.T) {
 		`chainstream_streams_ended_total{reason="complete"}`:                                      "1",
 		`chainstream_executions_finished_total{status="failed"}`:                                  "1",
 		`chainstream_executions_finished_total{status="cancelled"}`:                               "0",
+		`chainstream_model_circuit_state{model="m",provider="openai"}`:                            "2",
 		`chainstream_streams_open`:                                                                "0",
 		`chainstream_http_requests_total{method="POST",route="/api/v1/chains",status="201"}`:      "1",
 		`chainstream_http_requests_total{method="GET",route="unknown",status="404"}`:              "1",
