@@ -27,12 +27,12 @@ func TestContextWindow(t *testing.T) {
 		message string // of the failure; "" = it is called
 	}{
 		"unknown window":     {llm.Info{}, 10_000, 0, ""},
-		"fits exactly":       {exact(104), 100, 0, ""},
-		"one too many":       {exact(103), 100, 0, "it has 104 tokens, and the context window has 103."},
-		"with the answer":    {exact(120), 100, 17, "it has 104 tokens with 17 kept for the answer, and the context window has 120."},
-		"just with it":       {exact(121), 100, 17, ""},
+		"fits exactly":       {exact(107), 100, 0, ""},
+		"one too many":       {exact(106), 100, 0, "it has 107 tokens, and the context window has 106."},
+		"with the answer":    {exact(123), 100, 17, "it has 107 tokens with 17 kept for the answer, and the context window has 123."},
+		"just with it":       {exact(124), 100, 17, ""},
 		"estimate, in doubt": {llm.Info{ContextWindow: 130}, 100, 0, ""},
-		"estimate, surely":   {llm.Info{ContextWindow: 100}, 100, 0, "it has about 204 tokens, and the context window has 100."},
+		"estimate, surely":   {llm.Info{ContextWindow: 100}, 100, 0, "it has about 207 tokens, and the context window has 100."},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +76,7 @@ func TestHistoryIsTrimmed(t *testing.T) {
 	h := newHarness(t, map[string]llm.Entry{
 		"first": {Provider: first},
 		// A turn has 2 × 4 tokens of frames, 1 of the question and 3 of the answer.
-		"last": {Provider: last, Info: map[string]llm.Info{"m": {ContextWindow: 30, Count: words}}},
+		"last": {Provider: last, Info: map[string]llm.Info{"m": {ContextWindow: 33, Count: words}}},
 	}, executor.Config{})
 	v := h.chain(`
 name: long-talk
