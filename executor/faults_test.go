@@ -121,7 +121,7 @@ func seen(log []event) string {
 	var out []string
 	for _, e := range log {
 		word := string(e.Type)
-		switch e.Type { //nolint:exhaustive // the rest is the same for all
+		switch e.Type {
 		case events.TypeExecutionStart, events.TypePromptStart, events.TypeLLMRequest, events.TypeProgress, events.TypePromptComplete:
 			continue
 		case events.TypePromptDelta:
@@ -134,7 +134,7 @@ func seen(log []event) string {
 		case events.TypePromptError:
 			continue
 		case events.TypePromptRetry:
-			if delay := time.Duration(e.Data["delay"].(float64)) * time.Millisecond; delay > 0 {
+			if delay := delayOf(e); delay > 0 {
 				word += " in " + delay.String()
 			}
 		}

@@ -51,7 +51,7 @@ func (h *health) of(id string) *modelHealth {
 			if s == llm.BreakerOpen {
 				level = slog.LevelWarn
 			}
-			h.logger.Log(context.Background(), level, "calls of a model: circuit breaker "+s.String(), "model", id, "state", s.String())
+			h.logger.Log(context.Background(), level, "circuit breaker of a model has changed", "model", id, "state", s.String())
 		}),
 		budget: llm.NewRetryBudget(h.now),
 	}

@@ -178,7 +178,7 @@ func TestOpenCircuit(t *testing.T) {
 	if diff := cmp.Diff(want2, h.exec.Circuits()); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(said.String(), "circuit breaker open") || !strings.Contains(said.String(), "model=test/down") {
+	if !strings.Contains(said.String(), "model=test/down state=open") {
 		t.Errorf("the log says nothing: %s", said)
 	}
 	alone := h.trigger(h.chain("name: alone\nprompts: [{name: P, model: test/down, retry: {attempts: 1}, content: x}]\n"), nil)
@@ -219,7 +219,8 @@ func TestOneProbe(t *testing.T) {
 		t.Errorf("%d calls while the probe is under way", n)
 	}
 	close(gate)
-	for _, id := range append(ids, first.ID) {
+	ids = append([]int64{first.ID}, ids...)
+	for _, id := range ids {
 		if got := h.checkLog(id, h.follow(id)); got.Status != executor.StatusCompleted {
 			t.Errorf("%s: %s", got.Status, got.Error)
 		}

@@ -91,6 +91,12 @@ func TestLongWaitFreesTheWorker(t *testing.T) {
 	}
 }
 
+// delayOf answers the wait that a prompt-retry announces.
+func delayOf(e event) time.Duration {
+	ms, _ := e.Data["delay"].(float64)
+	return time.Duration(ms * float64(time.Millisecond))
+}
+
 // when answers the time of an event.
 func when(t *testing.T, e event) time.Time {
 	t.Helper()
@@ -187,7 +193,7 @@ prompts:
 		}
 	}
 	for _, e := range find(log, events.TypePromptRetry) {
-		delay := time.Duration(e.Data["delay"].(float64)) * time.Millisecond
+		delay := delayOf(e)
 		for _, begun := range find(log, events.TypePromptStart) {
 			if begun.Data["promptId"] == e.Data["promptId"] && begun.Data["attempt"] == 2.0 && when(t, begun).Sub(when(t, e)) < delay-time.Millisecond {
 				t.Errorf("attempt 2 of prompt %v began %v after it was announced for %v", e.Data["promptId"], when(t, begun).Sub(when(t, e)), delay)

@@ -46,8 +46,8 @@ func (b *RetryBudget) Take() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	if n := now.Sub(b.refilled) / retryRefill; n > 0 {
-		b.refilled = b.refilled.Add(n * retryRefill)
+	if n := int64(now.Sub(b.refilled) / retryRefill); n > 0 {
+		b.refilled = b.refilled.Add(time.Duration(n) * retryRefill)
 		if b.retries < retryReserve {
 			b.retries = min(b.retries+float64(n), retryReserve)
 		}
