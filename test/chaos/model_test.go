@@ -92,7 +92,7 @@ type model struct {
 	url    string        // its base, for OPENAI_BASE_URL
 	hangUp func()        // closes the connections to it
 	pace   time.Duration // the longest wait between two pieces
-	faulty float64       // share of the calls that go wrong
+	faulty float64       // share of the calls that go wrong; retries of more than a tenth are not made
 
 	mu    sync.Mutex
 	calls map[string]int
@@ -101,7 +101,7 @@ type model struct {
 
 func startModel(t *testing.T, seed uint64) *model {
 	t.Helper()
-	m := &model{seed: seed, pace: 100 * time.Millisecond, faulty: 0.12, calls: make(map[string]int), kinds: make(map[string]int)}
+	m := &model{seed: seed, pace: 100 * time.Millisecond, faulty: 0.06, calls: make(map[string]int), kinds: make(map[string]int)}
 	fake := llmtest.New()
 	fake.Otherwise(m.reply)
 	server := httptest.NewServer(fake)
