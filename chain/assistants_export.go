@@ -102,6 +102,7 @@ func (ex *exporter) run() assistantFile {
 		Prompts: []promptFile{}, Fields: []fieldFile{},
 	}
 	ex.dropIf(c.Limits.MaxCostUSD != "", "/limits/maxCostUsd")
+	ex.dropIf(c.Limits.MaxTokens != 0, "/limits/maxTokens")
 	ex.dropIf(c.Limits.Concurrency != 0, "/limits/concurrency")
 	for i := range c.Inputs {
 		a.Fields = append(a.Fields, ex.field(&c.Inputs[i], i))

@@ -177,6 +177,7 @@ func (h History) String() string {
 type Limits struct {
 	Timeout     time.Duration // of one execution; 0 = the executor's default
 	MaxCostUSD  string        // of one execution; plain decimal such as 0.5, kept exact; empty = no limit of its own
+	MaxTokens   int           // input and output of one execution together; 0 = no limit of its own
 	Concurrency int           // executions of the chain at once, on all servers together; 0 = no limit
 }
 

@@ -242,7 +242,7 @@ func (d *decoder) chain(root *node) *Chain {
 		"limits": func(n *node, at string) {
 			d.object(n, at, fields{
 				"timeout": d.duration(&c.Limits.Timeout), "maxCostUsd": d.money(&c.Limits.MaxCostUSD),
-				"concurrency": d.whole(&c.Limits.Concurrency, 1),
+				"maxTokens": d.whole(&c.Limits.MaxTokens, 1), "concurrency": d.whole(&c.Limits.Concurrency, 1),
 			})
 		},
 	})

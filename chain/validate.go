@@ -51,6 +51,9 @@ func (c *Chain) validate(col *collector) {
 	if c.Limits.MaxCostUSD != "" && !jsonNumber.MatchString(c.Limits.MaxCostUSD) {
 		v.add("/limits/maxCostUsd", CodeInvalid, "%s is no decimal number", shown(c.Limits.MaxCostUSD))
 	}
+	if c.Limits.MaxTokens < 0 {
+		v.add("/limits/maxTokens", CodeOutOfRange, "must not be negative")
+	}
 	if c.Limits.Concurrency < 0 || c.Limits.Concurrency > MaxConcurrency {
 		v.add("/limits/concurrency", CodeOutOfRange, "must be from 1 to %d", MaxConcurrency)
 	}

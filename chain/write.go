@@ -81,6 +81,7 @@ func (c *Chain) tree() *node {
 	if c.Limits.MaxCostUSD != "" {
 		limits.put("maxCostUsd", &node{kind: kindNumber, text: c.Limits.MaxCostUSD})
 	}
+	limits.whole("maxTokens", c.Limits.MaxTokens)
 	limits.whole("concurrency", c.Limits.Concurrency)
 	if len(limits.keys) > 0 {
 		o.put("limits", &limits.node)

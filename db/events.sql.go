@@ -54,7 +54,7 @@ WITH head AS (
       JOIN fenced f ON f.id = ev.execution_id
 ), results AS (
     INSERT INTO prompt_results (execution_id, prompt_id, ordinal, name, position, status, attempt, model_id, user_message,
-                                output, finish_reason, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+                                output, finish_reason, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
                                 usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at,
                                 reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd)
     SELECT f.id,
@@ -71,6 +71,7 @@ WITH head AS (
            (r.doc ->> 'input_tokens')::bigint,
            (r.doc ->> 'output_tokens')::bigint,
            (r.doc ->> 'cached_tokens')::bigint,
+           (r.doc ->> 'cache_write_tokens')::bigint,
            (r.doc ->> 'reasoning_tokens')::bigint,
            (r.doc ->> 'usage_estimated')::boolean,
            (r.doc ->> 'cost_usd')::numeric,
@@ -101,6 +102,7 @@ WITH head AS (
            input_tokens = excluded.input_tokens,
            output_tokens = excluded.output_tokens,
            cached_tokens = excluded.cached_tokens,
+           cache_write_tokens = excluded.cache_write_tokens,
            reasoning_tokens = excluded.reasoning_tokens,
            usage_estimated = excluded.usage_estimated,
            cost_usd = excluded.cost_usd,
@@ -110,6 +112,59 @@ WITH head AS (
            error_code = excluded.error_code,
            first_seq = excluded.first_seq,
            started_at = excluded.started_at,
+           finished_at = excluded.finished_at
+), ledger AS (
+    INSERT INTO llm_calls (request_id, execution_id, prompt_id, attempt, provider, model, status, prompt_tokens, reserved_usd, reserved_tokens,
+                           lost, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, raw_usage, usage_source,
+                           cost_usd, error_code, http_status, finish_reason, response_id, duration_ms, time_to_first_token_ms,
+                           started_at, finished_at)
+    SELECT (c.doc ->> 'request_id')::uuid,
+           f.id,
+           (c.doc ->> 'prompt_id')::bigint,
+           (c.doc ->> 'attempt')::integer,
+           c.doc ->> 'provider',
+           c.doc ->> 'model',
+           (c.doc ->> 'status')::llm_call_status,
+           (c.doc ->> 'prompt_tokens')::bigint,
+           (c.doc ->> 'reserved_usd')::numeric,
+           (c.doc ->> 'reserved_tokens')::bigint,
+           (c.doc ->> 'lost')::boolean,
+           (c.doc ->> 'input_tokens')::bigint,
+           (c.doc ->> 'output_tokens')::bigint,
+           (c.doc ->> 'cached_tokens')::bigint,
+           (c.doc ->> 'cache_write_tokens')::bigint,
+           (c.doc ->> 'reasoning_tokens')::bigint,
+           c.doc -> 'raw_usage',
+           c.doc ->> 'usage_source',
+           (c.doc ->> 'cost_usd')::numeric,
+           c.doc ->> 'error_code',
+           (c.doc ->> 'http_status')::integer,
+           c.doc ->> 'finish_reason',
+           c.doc ->> 'response_id',
+           (c.doc ->> 'duration_ms')::bigint,
+           (c.doc ->> 'time_to_first_token_ms')::bigint,
+           (c.doc ->> 'started_at')::timestamptz,
+           (c.doc ->> 'finished_at')::timestamptz
+      FROM (SELECT unnest($16::bigint[]) AS execution_id,
+                   unnest($17::jsonb[]) AS doc) c
+      JOIN fenced f ON f.id = c.execution_id
+    ON CONFLICT (request_id) DO UPDATE
+       SET status = excluded.status,
+           lost = excluded.lost,
+           input_tokens = excluded.input_tokens,
+           output_tokens = excluded.output_tokens,
+           cached_tokens = excluded.cached_tokens,
+           cache_write_tokens = excluded.cache_write_tokens,
+           reasoning_tokens = excluded.reasoning_tokens,
+           raw_usage = excluded.raw_usage,
+           usage_source = excluded.usage_source,
+           cost_usd = excluded.cost_usd,
+           error_code = excluded.error_code,
+           http_status = excluded.http_status,
+           finish_reason = excluded.finish_reason,
+           response_id = excluded.response_id,
+           duration_ms = excluded.duration_ms,
+           time_to_first_token_ms = excluded.time_to_first_token_ms,
            finished_at = excluded.finished_at
 )
 SELECT id FROM fenced
@@ -131,12 +186,14 @@ type EventAppendParams struct {
 	CreatedAt          []time.Time
 	ResultExecutionIds []int64
 	Results            [][]byte
+	CallExecutionIds   []int64
+	Calls              [][]byte
 }
 
 // EventAppend is the only statement that writes the log. For every head whose
 // execution still has the expected lease epoch and last seq it moves last_seq,
-// inserts the events, and writes the prompt results and the outcome that go
-// with them; it answers the ids of these executions. An id that is missing
+// inserts the events, and writes the prompt results, the calls and the outcome
+// that go with them; it answers the ids of these executions. An id that is missing
 // from the answer was fenced and nothing of it was written.
 func (q *Queries) EventAppend(ctx context.Context, arg EventAppendParams) ([]int64, error) {
 	rows, err := q.db.Query(ctx, eventAppend,
@@ -155,6 +212,8 @@ func (q *Queries) EventAppend(ctx context.Context, arg EventAppendParams) ([]int
 		arg.CreatedAt,
 		arg.ResultExecutionIds,
 		arg.Results,
+		arg.CallExecutionIds,
+		arg.Calls,
 	)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,9 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"time"
+
+	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 )
 
 type ExecutionStatus string
@@ -54,6 +57,50 @@ func (ns NullExecutionStatus) Value() (driver.Value, error) {
 		return nil, nil
 	}
 	return string(ns.ExecutionStatus), nil
+}
+
+type LLMCallStatus string
+
+const (
+	LLMCallStatusOpen      LLMCallStatus = "open"
+	LLMCallStatusSucceeded LLMCallStatus = "succeeded"
+	LLMCallStatusFailed    LLMCallStatus = "failed"
+	LLMCallStatusCancelled LLMCallStatus = "cancelled"
+)
+
+func (e *LLMCallStatus) Scan(src interface{}) error {
+	switch s := src.(type) {
+	case []byte:
+		*e = LLMCallStatus(s)
+	case string:
+		*e = LLMCallStatus(s)
+	default:
+		return fmt.Errorf("unsupported scan type for LLMCallStatus: %T", src)
+	}
+	return nil
+}
+
+type NullLLMCallStatus struct {
+	LLMCallStatus LLMCallStatus
+	Valid         bool // Valid is true if LLMCallStatus is not NULL
+}
+
+// Scan implements the Scanner interface.
+func (ns *NullLLMCallStatus) Scan(value interface{}) error {
+	if value == nil {
+		ns.LLMCallStatus, ns.Valid = "", false
+		return nil
+	}
+	ns.Valid = true
+	return ns.LLMCallStatus.Scan(value)
+}
+
+// Value implements the driver Valuer interface.
+func (ns NullLLMCallStatus) Value() (driver.Value, error) {
+	if !ns.Valid {
+		return nil, nil
+	}
+	return string(ns.LLMCallStatus), nil
 }
 
 type PromptStatus string
@@ -140,7 +187,7 @@ type Execution struct {
 	ErrorPromptID     *int64
 	InputTokens       int64
 	OutputTokens      int64
-	CostUSD           *float64
+	CostUSD           *decimal.Decimal
 	CreatedAt         time.Time
 	StartedAt         *time.Time
 	FinishedAt        *time.Time
@@ -154,6 +201,36 @@ type Execution struct {
 	FoldedAt          *time.Time
 	FoldedSeqs        []int64
 	WakeAt            *time.Time
+}
+
+type LLMCall struct {
+	RequestID          uuid.UUID
+	ExecutionID        int64
+	PromptID           int64
+	Attempt            int32
+	Provider           string
+	Model              string
+	Status             LLMCallStatus
+	PromptTokens       int64
+	ReservedUSD        *decimal.Decimal
+	ReservedTokens     *int64
+	Lost               bool
+	InputTokens        int64
+	OutputTokens       int64
+	CachedTokens       int64
+	CacheWriteTokens   int64
+	ReasoningTokens    int64
+	RawUsage           []byte
+	UsageSource        *string
+	CostUSD            *decimal.Decimal
+	ErrorCode          *string
+	HTTPStatus         *int32
+	FinishReason       *string
+	ResponseID         *string
+	DurationMs         *int64
+	TimeToFirstTokenMs *int64
+	StartedAt          time.Time
+	FinishedAt         *time.Time
 }
 
 type PromptResult struct {
@@ -173,7 +250,7 @@ type PromptResult struct {
 	CachedTokens          int64
 	ReasoningTokens       int64
 	UsageEstimated        bool
-	CostUSD               *float64
+	CostUSD               *decimal.Decimal
 	Cached                bool
 	DurationMs            *int64
 	Error                 *string
@@ -184,5 +261,6 @@ type PromptResult struct {
 	ReusedFromExecutionID *int64
 	ReusedInputTokens     int64
 	ReusedOutputTokens    int64
-	ReusedCostUSD         *float64
+	ReusedCostUSD         *decimal.Decimal
+	CacheWriteTokens      int64
 }

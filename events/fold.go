@@ -87,29 +87,32 @@ func (f *Fold) Prompts() []PromptState {
 
 // folded is the union of what the fold reads of events.
 type folded struct {
-	PromptID     int64       `json:"promptId"`
-	PromptName   string      `json:"promptName"`
-	Position     int         `json:"position"`
-	ModelID      string      `json:"modelId"`
-	Attempt      int         `json:"attempt"`
-	Text         string      `json:"text"`
-	RequestID    string      `json:"requestId"`
-	Provider     string      `json:"provider"`
-	Model        string      `json:"model"`
-	InputTokens  int64       `json:"inputTokens"`
-	OutputTokens int64       `json:"outputTokens"`
-	UsageSource  string      `json:"usageSource"`
-	CostUSD      *string     `json:"costUsd"`
-	FinishReason string      `json:"finishReason"`
-	Duration     int64       `json:"duration"`
-	Delay        int64       `json:"delay"`
-	Try          int         `json:"try"`
-	Cached       bool        `json:"cached"`
-	Output       string      `json:"output"`
-	Truncated    bool        `json:"truncated"`
-	Error        string      `json:"error"`
-	Code         string      `json:"code"`
-	ReusedFrom   *ReusedFrom `json:"reusedFrom"`
+	PromptID         int64       `json:"promptId"`
+	PromptName       string      `json:"promptName"`
+	Position         int         `json:"position"`
+	ModelID          string      `json:"modelId"`
+	Attempt          int         `json:"attempt"`
+	Text             string      `json:"text"`
+	RequestID        string      `json:"requestId"`
+	Provider         string      `json:"provider"`
+	Model            string      `json:"model"`
+	InputTokens      int64       `json:"inputTokens"`
+	OutputTokens     int64       `json:"outputTokens"`
+	CachedTokens     int64       `json:"cachedTokens"`
+	CacheWriteTokens int64       `json:"cacheWriteTokens"`
+	ReasoningTokens  int64       `json:"reasoningTokens"`
+	UsageSource      string      `json:"usageSource"`
+	CostUSD          *string     `json:"costUsd"`
+	FinishReason     string      `json:"finishReason"`
+	Duration         int64       `json:"duration"`
+	Delay            int64       `json:"delay"`
+	Try              int         `json:"try"`
+	Cached           bool        `json:"cached"`
+	Output           string      `json:"output"`
+	Truncated        bool        `json:"truncated"`
+	Error            string      `json:"error"`
+	Code             string      `json:"code"`
+	ReusedFrom       *ReusedFrom `json:"reusedFrom"`
 }
 
 // Add folds the next event.
@@ -134,7 +137,9 @@ func (f *Fold) Add(rec Record) error {
 	}
 	p := f.prompts[d.PromptID]
 	if p == nil {
-		p = &PromptFold{Stream: rec.Stream, PromptState: PromptState{PromptID: d.PromptID, Status: PromptRunning, StartedAt: rec.Time}}
+		p = &PromptFold{Stream: rec.Stream, PromptState: PromptState{
+			PromptID: d.PromptID, Status: PromptRunning, StartedAt: rec.Time, CostUSD: Nothing(),
+		}}
 		f.prompts[d.PromptID] = p
 		f.order = append(f.order, p)
 	}
@@ -169,8 +174,11 @@ func (p *PromptFold) add(rec Record, d folded) {
 		p.Call, p.FinishReason = nil, d.FinishReason
 		p.InputTokens += d.InputTokens
 		p.OutputTokens += d.OutputTokens
-		p.UsageEstimated = p.UsageEstimated || d.UsageSource == "estimated"
-		p.CostUSD = AddCost(p.CostUSD, d.CostUSD, d.Attempt)
+		p.CachedTokens += d.CachedTokens
+		p.CacheWriteTokens += d.CacheWriteTokens
+		p.ReasoningTokens += d.ReasoningTokens
+		p.UsageEstimated = p.UsageEstimated || d.UsageSource == UsageEstimated
+		p.CostUSD = AddCost(p.CostUSD, d.CostUSD)
 		if rec.Type == TypeLLMError {
 			p.CallCode, p.CallError = d.Code, d.Error
 		}
@@ -225,17 +233,19 @@ func (f *Fold) end(rec Record, d folded) {
 	}
 }
 
-// AddCost adds the cost of a call to that of its prompt. Either is nil while it
-// is unknown, and then the sum is; before its first attempt a prompt has cost
-// nothing.
-func AddCost(sum, call *string, attempt int) *string {
-	if call == nil || sum == nil && attempt > 1 {
+// Nothing answers the cost of what has not called any model yet.
+func Nothing() *string {
+	zero := "0"
+	return &zero
+}
+
+// AddCost adds the cost of a call to that of its prompt. Either is nil when it
+// is unknown, and then the sum is.
+func AddCost(sum, call *string) *string {
+	if call == nil || sum == nil {
 		return nil
 	}
-	total := *call
-	if sum != nil {
-		total = addDecimals(*sum, *call)
-	}
+	total := addDecimals(*sum, *call)
 	return &total
 }
 
@@ -251,30 +261,35 @@ func addDecimals(a, b string) string {
 
 // Totals are sums over the prompts of an execution.
 type Totals struct {
-	InputTokens, OutputTokens int64   // paid by this execution
-	CostUSD                   *string // decimal; nil when that of one prompt is unknown
-	ReusedTokens              int64   // input and output, paid by others
-	SavedCostUSD              *string // and what they had cost; nil when nothing was reused or a cost is unknown
+	InputTokens, OutputTokens      int64   // paid by this execution
+	CachedTokens, CacheWriteTokens int64   // parts of InputTokens
+	ReasoningTokens                int64   // part of OutputTokens
+	Estimated                      bool    // the provider did not give some of the figures
+	CostUSD                        *string // decimal; nil when that of one prompt is unknown
+	ReusedTokens                   int64   // input and output, paid by others
+	SavedCostUSD                   *string // and what they had cost; nil when nothing was reused or a cost is unknown
 }
 
 // Totalled sums over prompts, also those that failed.
 func Totalled(prompts []PromptState) Totals {
-	var t Totals
-	zero := "0"
-	t.CostUSD = &zero
+	t := Totals{CostUSD: Nothing()}
 	reused := false
 	for _, s := range prompts {
 		t.InputTokens += s.InputTokens
 		t.OutputTokens += s.OutputTokens
-		t.CostUSD = AddCost(t.CostUSD, s.CostUSD, 2)
+		t.CachedTokens += s.CachedTokens
+		t.CacheWriteTokens += s.CacheWriteTokens
+		t.ReasoningTokens += s.ReasoningTokens
+		t.Estimated = t.Estimated || s.UsageEstimated
+		t.CostUSD = AddCost(t.CostUSD, s.CostUSD)
 		if s.Reused == nil {
 			continue
 		}
 		t.ReusedTokens += s.Reused.InputTokens + s.Reused.OutputTokens
 		if !reused {
-			reused, t.SavedCostUSD = true, &zero
+			reused, t.SavedCostUSD = true, Nothing()
 		}
-		t.SavedCostUSD = AddCost(t.SavedCostUSD, s.Reused.CostUSD, 2)
+		t.SavedCostUSD = AddCost(t.SavedCostUSD, s.Reused.CostUSD)
 	}
 	return t
 }

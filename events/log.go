@@ -23,6 +23,7 @@ type Append struct {
 	PrevSeq     int64 // the last seq the execution must still have
 	Records     []Record
 	Prompts     []PromptState
+	Calls       []CallState
 	Outcome     Outcome
 }
 
@@ -259,6 +260,13 @@ func gather(batch []*Pending) []*share {
 				s.Prompts[i] = state // a row can be written once per statement
 			} else {
 				s.Prompts = append(s.Prompts, state)
+			}
+		}
+		for _, call := range p.calls {
+			if i := slices.IndexFunc(s.Calls, func(o CallState) bool { return o.RequestID == call.RequestID }); i >= 0 {
+				s.Calls[i] = call
+			} else {
+				s.Calls = append(s.Calls, call)
 			}
 		}
 	}

@@ -187,29 +187,35 @@ type LLMResponse struct {
 	InputTokens        int64  `json:"inputTokens"`
 	OutputTokens       int64  `json:"outputTokens"`
 	CachedTokens       int64  `json:"cachedTokens"`
+	CacheWriteTokens   int64  `json:"cacheWriteTokens"`
 	ReasoningTokens    int64  `json:"reasoningTokens"`
 	DurationMS         int64  `json:"durationMs"`
 	TimeToFirstTokenMS int64  `json:"timeToFirstTokenMs"`
 	FinishReason       string `json:"finishReason"`
-	UsageSource        string `json:"usageSource"` // provider or estimated
+	UsageSource        string `json:"usageSource"`          // provider or estimated
+	ResponseID         string `json:"responseId,omitempty"` // the provider's name of the answer
 
 	CostUSD *string `json:"costUsd,omitempty"` // of the call, decimal; absent when the price is unknown
 }
 
 // LLMError is written when a provider's call failed or was cancelled.
 type LLMError struct {
-	PromptID     int64  `json:"promptId"`
-	RequestID    string `json:"requestId"`
-	Provider     string `json:"provider"`
-	Model        string `json:"model"`
-	Attempt      int    `json:"attempt"`
-	Error        string `json:"error"` // safe for users
-	Code         string `json:"code"`
-	DurationMS   int64  `json:"durationMs"`
-	Retryable    bool   `json:"retryable"`
-	InputTokens  int64  `json:"inputTokens"`
-	OutputTokens int64  `json:"outputTokens"`
-	UsageSource  string `json:"usageSource"` // provider or estimated
+	PromptID         int64  `json:"promptId"`
+	RequestID        string `json:"requestId"`
+	Provider         string `json:"provider"`
+	Model            string `json:"model"`
+	Attempt          int    `json:"attempt"`
+	Error            string `json:"error"` // safe for users
+	Code             string `json:"code"`
+	DurationMS       int64  `json:"durationMs"`
+	Retryable        bool   `json:"retryable"`
+	InputTokens      int64  `json:"inputTokens"`
+	OutputTokens     int64  `json:"outputTokens"`
+	CachedTokens     int64  `json:"cachedTokens"`
+	CacheWriteTokens int64  `json:"cacheWriteTokens"`
+	ReasoningTokens  int64  `json:"reasoningTokens"`
+	UsageSource      string `json:"usageSource"`          // provider or estimated
+	ResponseID       string `json:"responseId,omitempty"` // the provider's name of the answer, as far as it came
 
 	Details string `json:"details,omitempty"` // the provider's own text, secrets removed
 

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,30 +21,31 @@ type Draft struct {
 // PromptState is the newest state of a prompt inside an execution, a projection
 // that is stored with the events that change it.
 type PromptState struct {
-	PromptID        int64      `json:"prompt_id"`
-	Ordinal         int        `json:"ordinal"` // 0-based index in the chain's document
-	Name            string     `json:"name"`
-	Position        int        `json:"position"` // 1-based
-	Status          string     `json:"status"`   // running, completed, failed or cancelled
-	Attempt         int        `json:"attempt"`
-	ModelID         string     `json:"model_id"`
-	UserMessage     string     `json:"user_message"`
-	Output          string     `json:"output"`
-	FinishReason    string     `json:"finish_reason,omitempty"`
-	InputTokens     int64      `json:"input_tokens"`
-	OutputTokens    int64      `json:"output_tokens"`
-	CachedTokens    int64      `json:"cached_tokens"`
-	ReasoningTokens int64      `json:"reasoning_tokens"`
-	UsageEstimated  bool       `json:"usage_estimated"`
-	CostUSD         *string    `json:"cost_usd,omitempty"` // decimal
-	Cached          bool       `json:"cached"`
-	DurationMS      *int64     `json:"duration_ms,omitempty"`
-	Error           string     `json:"error,omitempty"`
-	ErrorCode       string     `json:"error_code,omitempty"`
-	FirstSeq        int64      `json:"first_seq"`             // seq of the newest attempt's first event; 0 = the first event of this append
-	StartedAt       time.Time  `json:"started_at"`            // zero = the time of its prompt-start in this append
-	FinishedAt      *time.Time `json:"finished_at,omitempty"` // given = the time of the event in this append that closes it
-	Reused          *Reused    `json:"reused,omitempty"`      // nil = it ran here
+	PromptID         int64      `json:"prompt_id"`
+	Ordinal          int        `json:"ordinal"` // 0-based index in the chain's document
+	Name             string     `json:"name"`
+	Position         int        `json:"position"` // 1-based
+	Status           string     `json:"status"`   // running, completed, failed or cancelled
+	Attempt          int        `json:"attempt"`
+	ModelID          string     `json:"model_id"`
+	UserMessage      string     `json:"user_message"`
+	Output           string     `json:"output"`
+	FinishReason     string     `json:"finish_reason,omitempty"`
+	InputTokens      int64      `json:"input_tokens"`
+	OutputTokens     int64      `json:"output_tokens"`
+	CachedTokens     int64      `json:"cached_tokens"`
+	CacheWriteTokens int64      `json:"cache_write_tokens"`
+	ReasoningTokens  int64      `json:"reasoning_tokens"`
+	UsageEstimated   bool       `json:"usage_estimated"`
+	CostUSD          *string    `json:"cost_usd,omitempty"` // of all its calls, decimal; nil when the price of one is unknown
+	Cached           bool       `json:"cached"`
+	DurationMS       *int64     `json:"duration_ms,omitempty"`
+	Error            string     `json:"error,omitempty"`
+	ErrorCode        string     `json:"error_code,omitempty"`
+	FirstSeq         int64      `json:"first_seq"`             // seq of the newest attempt's first event; 0 = the first event of this append
+	StartedAt        time.Time  `json:"started_at"`            // zero = the time of its prompt-start in this append
+	FinishedAt       *time.Time `json:"finished_at,omitempty"` // given = the time of the event in this append that closes it
+	Reused           *Reused    `json:"reused,omitempty"`      // nil = it ran here
 }
 
 // Reused is where the result of a prompt was taken from, and what it had cost
@@ -53,6 +55,51 @@ type Reused struct {
 	InputTokens  int64   `json:"input_tokens"`
 	OutputTokens int64   `json:"output_tokens"`
 	CostUSD      *string `json:"cost_usd,omitempty"` // decimal; nil while unknown
+}
+
+// The states of a call, as they are stored.
+const (
+	CallOpen      = "open"
+	CallSucceeded = "succeeded"
+	CallFailed    = "failed"
+	CallCancelled = "cancelled"
+)
+
+// Where the figures of a call come from.
+const (
+	UsageProvider  = "provider"
+	UsageEstimated = "estimated"
+)
+
+// CallState is the newest state of one call of a provider, a projection that is
+// stored with the event that opens or closes it.
+type CallState struct {
+	RequestID          string          `json:"request_id"`
+	PromptID           int64           `json:"prompt_id"`
+	Attempt            int             `json:"attempt"`
+	Provider           string          `json:"provider"`
+	Model              string          `json:"model"`
+	Status             string          `json:"status"`
+	PromptTokens       int64           `json:"prompt_tokens"`             // counted before the call
+	ReservedUSD        *string         `json:"reserved_usd,omitempty"`    // the worst it can cost; nil without a limit
+	ReservedTokens     *int64          `json:"reserved_tokens,omitempty"` // the same in tokens
+	Lost               bool            `json:"lost"`                      // closed by another process than the one that called
+	InputTokens        int64           `json:"input_tokens"`
+	OutputTokens       int64           `json:"output_tokens"`
+	CachedTokens       int64           `json:"cached_tokens"`
+	CacheWriteTokens   int64           `json:"cache_write_tokens"`
+	ReasoningTokens    int64           `json:"reasoning_tokens"`
+	RawUsage           json.RawMessage `json:"raw_usage,omitempty"`    // the provider's own figures
+	UsageSource        string          `json:"usage_source,omitempty"` // given when it is closed
+	CostUSD            *string         `json:"cost_usd,omitempty"`     // decimal; nil when the price is unknown
+	ErrorCode          string          `json:"error_code,omitempty"`
+	HTTPStatus         int             `json:"http_status,omitempty"`
+	FinishReason       string          `json:"finish_reason,omitempty"`
+	ResponseID         string          `json:"response_id,omitempty"`
+	DurationMS         int64           `json:"duration_ms"`
+	TimeToFirstTokenMS *int64          `json:"time_to_first_token_ms,omitempty"` // nil when no token came
+	StartedAt          time.Time       `json:"started_at"`                       // zero = the time of its llm-request in this append
+	FinishedAt         *time.Time      `json:"finished_at,omitempty"`            // given = the time of the event in this append that closes it
 }
 
 // Outcome is the change of the execution's own row that goes with an append.
@@ -83,6 +130,7 @@ func (o Outcome) merge(later Outcome) Outcome {
 type Batch struct {
 	Events  []Draft
 	Prompts []PromptState
+	Calls   []CallState
 	Outcome Outcome
 }
 
@@ -153,6 +201,10 @@ func (w *Writer) Append(batch Batch) *Pending {
 		}
 		p.bytes += len(p.prompts[i].Output) + len(p.prompts[i].UserMessage)
 	}
+	p.calls = slices.Clone(batch.Calls)
+	for i := range p.calls {
+		p.bytes += len(p.calls[i].RawUsage)
+	}
 	p.date(batch.Events)
 	if err := w.committer.enqueue(p); err != nil {
 		w.err = err
@@ -215,6 +267,7 @@ type Pending struct {
 	records []Record
 	frames  []Frame
 	prompts []PromptState
+	calls   []CallState
 	outcome Outcome
 	bytes   int
 
@@ -255,6 +308,14 @@ func (p *Pending) date(drafts []Draft) {
 			p.prompt(payload.PromptID).finish(at)
 		case PromptError:
 			p.prompt(payload.PromptID).finish(at)
+		case LLMRequest:
+			if c := p.call(payload.RequestID); c != nil && c.StartedAt.IsZero() {
+				c.StartedAt = at
+			}
+		case LLMResponse:
+			p.call(payload.RequestID).finish(at)
+		case LLMError:
+			p.call(payload.RequestID).finish(at)
 		case ExecutionComplete, ExecutionError:
 			if p.outcome.FinishedAt != nil {
 				p.outcome.FinishedAt = &at
@@ -273,6 +334,22 @@ func (p *Pending) prompt(id int64) *PromptState {
 	return nil
 }
 
+// call answers the projection of a call, nil when there is none.
+func (p *Pending) call(id string) *CallState {
+	for i := range p.calls {
+		if p.calls[i].RequestID == id {
+			return &p.calls[i]
+		}
+	}
+	return nil
+}
+
+func (c *CallState) finish(at time.Time) {
+	if c != nil && c.FinishedAt != nil {
+		c.FinishedAt = &at
+	}
+}
+
 func (s *PromptState) finish(at time.Time) {
 	if s != nil && s.FinishedAt != nil {
 		s.FinishedAt = &at
@@ -281,6 +358,9 @@ func (s *PromptState) finish(at time.Time) {
 
 // Time answers the time of the append's first event.
 func (p *Pending) Time() time.Time { return p.records[0].Time }
+
+// LastTime answers the time of the append's last event.
+func (p *Pending) LastTime() time.Time { return p.records[len(p.records)-1].Time }
 
 // FirstSeq answers the seq of the append's first event.
 func (p *Pending) FirstSeq() int64 { return p.prev + 1 }

@@ -20,10 +20,15 @@ type call struct {
 	id      string
 	began   time.Time
 
+	promptTokens int64     // counted before the call
+	held         hold      // reserved for it
+	called       time.Time // of its llm-request, which price counts
+
 	text, reasoning delta
 	toolCalls       int
-	usage           *llm.Usage
+	usage           *llm.Usage // as the provider said, nil before
 	finish          string
+	responseID      string
 	firstToken      time.Duration // 0 = none came
 }
 
@@ -59,12 +64,7 @@ func (c *call) make(ctx context.Context, done func(error)) error {
 	}()
 	err := c.relay(chunks, stop)
 	failpoint.Reach(failpoint.ModelAfter)
-	if ctx.Err() != nil {
-		done(llm.ContextError(ctx))
-	} else {
-		done(err)
-	}
-	c.book()
+	c.step.state.Output = c.text.all.String()
 	if err == nil {
 		return c.succeeded()
 	}
@@ -133,6 +133,9 @@ func (c *call) take(got llm.Chunk) {
 	if got.Usage != nil {
 		c.usage = got.Usage
 	}
+	if got.ResponseID != "" {
+		c.responseID = cutBytes(got.ResponseID, maxResponseID)
+	}
 	if got.FinishReason != "" {
 		c.finish = got.FinishReason
 	}
@@ -143,21 +146,8 @@ func (c *call) deltas() []events.Draft {
 	return append(c.reasoning.drafts(c.step), c.text.drafts(c.step)...)
 }
 
-// book adds what the call used to the prompt; the figures of all attempts add up.
-func (c *call) book() {
-	s := &c.step.state
-	s.Output = c.text.all.String()
-	if c.usage == nil {
-		return
-	}
-	if c.usage.Estimated && c.target.Info.Count != nil {
-		// The provider does not know the tokenizer of the model.
-		better := c.target.Info.EstimateUsage(c.request, s.Output, c.reasoning.all.String())
-		better.Raw = c.usage.Raw
-		c.usage = &better
-	}
-	book(s, *c.usage)
-}
+// maxResponseID bounds the provider's name of an answer, in bytes.
+const maxResponseID = 200
 
 func (c *call) milliseconds() int64 {
 	return max(c.step.run.e.cfg.Now().Sub(c.began).Milliseconds(), 0)
@@ -166,23 +156,21 @@ func (c *call) milliseconds() int64 {
 func (c *call) succeeded() error {
 	s := c.step
 	s.state.FinishReason = c.finish
-	u := llm.Usage{}
-	if c.usage != nil {
-		u = *c.usage
-	}
-	cost := c.step.run.price(&c.step.state, c.target.Info, u, c.began)
-	s.state.UsageEstimated = s.state.UsageEstimated || c.usage == nil
+	u := c.used(nil)
+	cost, row := c.book(events.CallSucceeded, u)
+	row.FinishReason = c.finish
 	drafts := append(c.deltas(), s.draft(events.LLMResponse{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.target.Vendor, Model: c.target.Model, Attempt: s.state.Attempt,
-		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, ReasoningTokens: u.ReasoningTokens,
-		DurationMS: c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(c.usage),
-		CostUSD: cost,
+		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, CacheWriteTokens: u.CacheWriteTokens,
+		ReasoningTokens: u.ReasoningTokens,
+		DurationMS:      c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(u),
+		ResponseID: c.responseID, CostUSD: cost,
 	}))
 	if err := c.checked(); err != nil {
-		s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
+		c.settle(s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}, Calls: []events.CallState{row}}))
 		return err
 	}
-	s.succeed(drafts)
+	c.settle(s.succeed(drafts, row))
 	return nil
 }
 
@@ -191,27 +179,21 @@ func (c *call) failed(ctx context.Context, err error) {
 	s := c.step
 	f := failureOf(ctx, err)
 	var e *llm.Error
-	// A call that was turned down used nothing. An error in the middle of an
-	// answer may have a status too.
-	silent := c.text.all.Len()+c.reasoning.all.Len() == 0
-	refused := errors.As(err, &e) && e.Status >= 400 && silent
-	if c.usage == nil && !refused {
-		estimate := c.target.Info.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
-		c.usage = &estimate
-		c.book()
+	retryable := errors.As(err, &e) && e.Retryable && ctx.Err() == nil
+	status := events.CallFailed
+	if f.code == codeCancelled {
+		status = events.CallCancelled
 	}
-	u := llm.Usage{}
-	source := "provider"
-	if c.usage != nil {
-		u, source = *c.usage, usageSource(c.usage)
-	}
-	cost := c.step.run.price(&c.step.state, c.target.Info, u, c.began)
+	u := c.used(err)
+	cost, row := c.book(status, u)
+	fault(&row, f, err)
 	drafts := append(c.deltas(), s.draft(events.LLMError{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: c.target.Vendor, Model: c.target.Model, Attempt: s.state.Attempt,
-		Error: f.message, Code: f.code, DurationMS: c.milliseconds(), Retryable: e != nil && e.Retryable && ctx.Err() == nil,
-		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: source, CostUSD: cost, Details: f.details,
+		Error: f.message, Code: f.code, DurationMS: c.milliseconds(), Retryable: retryable,
+		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, CacheWriteTokens: u.CacheWriteTokens,
+		ReasoningTokens: u.ReasoningTokens, UsageSource: usageSource(u), ResponseID: c.responseID, CostUSD: cost, Details: f.details,
 	}))
-	s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}})
+	c.settle(s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}, Calls: []events.CallState{row}}))
 }
 
 // delta collects one kind of text of an attempt.

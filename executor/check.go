@@ -16,11 +16,16 @@ func (e *Executor) Check(ctx context.Context, c *chain.Chain) error {
 	add := func(pointer, code, format string, args ...any) {
 		problems = append(problems, chain.Problem{Pointer: pointer, Code: code, Detail: fmt.Sprintf(format, args...)})
 	}
+	if c.Limits.MaxCostUSD != "" {
+		if err := e.money.load(ctx, e.store); err != nil {
+			return fmt.Errorf("look up prices: %w", err)
+		}
+	}
 	unpriced := ""
 	for _, m := range c.Models() {
 		if err := e.models.Check(m.ID); err != nil {
 			add(m.Pointer, "unknown_model", "%s.", err)
-		} else if _, priced := e.models.Info(m.ID).PriceAt(e.cfg.Now()); !priced && unpriced == "" {
+		} else if _, priced := e.money.priceAt(m.ID, e.models.Info(m.ID), e.cfg.Now()); !priced && unpriced == "" {
 			unpriced = m.ID
 		}
 	}

@@ -11,7 +11,6 @@ package executor
 import (
 	"encoding/json"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/chainstream/chainstream/chain"
@@ -59,7 +58,7 @@ type Execution struct {
 	ErrorPrompt  int64 // id of the prompt that failed; 0 when none
 	InputTokens  int64 // summed over the prompts when the execution has ended
 	OutputTokens int64
-	CostUSD      *float64 // nil while unknown
+	CostUSD      *string // decimal, exact; nil while unknown
 	CreatedAt    time.Time
 	StartedAt    *time.Time
 	FinishedAt   *time.Time
@@ -87,11 +86,7 @@ func (ex Execution) At(past *events.Fold) Execution {
 	switch {
 	case past.Terminal() != "":
 		ex.Status, ex.InputTokens, ex.OutputTokens = Status(o.Status), *o.InputTokens, *o.OutputTokens
-		if o.CostUSD != nil {
-			if usd, err := strconv.ParseFloat(*o.CostUSD, 64); err == nil {
-				ex.CostUSD = &usd
-			}
-		}
+		ex.CostUSD = o.CostUSD
 	case past.LastSeq() > 0:
 		ex.Status = StatusRunning
 	default:
@@ -143,6 +138,8 @@ var (
 	ErrKeyReused = errors.New("the idempotency key was used for another request")
 	// ErrQueueFull says that too many executions wait; trying later may help.
 	ErrQueueFull = errors.New("too many executions are waiting")
+	// ErrNoBudget says that there is no such budget.
+	ErrNoBudget = errors.New("no such budget")
 	// ErrStopping says that the executor is shutting down.
 	ErrStopping = errors.New("the server is shutting down")
 )

@@ -69,6 +69,8 @@ type History interface {
 	Tails(ctx context.Context, execution int64) ([]events.Tail, error)
 	// EventsOfTypes answers up to limit events of some types after a seq, in order.
 	EventsOfTypes(ctx context.Context, execution, after int64, types []events.Type, limit int) ([]events.Record, error)
+	// Calls answers the ledger of an execution in the order of the calls.
+	Calls(ctx context.Context, execution int64) ([]events.CallState, error)
 }
 
 // Store is everything the executor needs from the database.
@@ -76,6 +78,7 @@ type Store interface {
 	Queue
 	Leases
 	History
+	Accounts
 }
 
 // Announcer tells other processes what they would otherwise find out by looking.
@@ -141,6 +144,7 @@ type Executor struct {
 	admission   admission
 	definitions definitions
 	health      health
+	money       money
 	wake        chan struct{} // holds one token: the queue may have something
 	wakeCancel  chan struct{} // holds one token: an execution that runs here may have to be stopped
 
@@ -194,6 +198,7 @@ func (e *Executor) Start() {
 		e.loops.Go(e.claimLoop)
 	}
 	e.loops.Go(e.renewLoop)
+	e.loops.Go(e.watchMoney)
 	e.loops.Go(e.cancelLoop)
 }
 

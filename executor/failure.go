@@ -22,7 +22,9 @@ const (
 	codeLimit           = "limit_exceeded"
 	codeCrashLoop       = "crash_loop"
 	codeRetrieval       = "retrieval_failed"
-	codeReuseGone       = "reuse_gone" // the execution whose results were to be taken over was erased meanwhile
+	codeReuseGone       = "reuse_gone"      // the execution whose results were to be taken over was erased meanwhile
+	codeBudget          = "budget_exceeded" // what is left of a limit or a budget does not pay for the next call
+	codeUnpriced        = "unknown_price"   // a limit or a budget of money, and a model without a price
 	codeInternal        = "internal"
 )
 

@@ -109,6 +109,9 @@ func inherit(given *chain.Limits, parent, own chain.Limits) {
 	if given.MaxCostUSD == "" && parent.MaxCostUSD != own.MaxCostUSD {
 		given.MaxCostUSD = parent.MaxCostUSD
 	}
+	if given.MaxTokens == 0 && parent.MaxTokens != own.MaxTokens {
+		given.MaxTokens = parent.MaxTokens
+	}
 }
 
 // fork fills in what only a fork may change.

@@ -51,24 +51,45 @@ func (r *run) readLost(ctx context.Context) (map[int]*events.PromptFold, error) 
 
 // bookLost closes the calls that an earlier claim left open: their text is kept
 // and what they used is estimated, for the provider has charged for it.
-func (r *run) bookLost() {
+func (r *run) bookLost(calls []events.CallState) {
+	rows := make(map[string]events.CallState, len(calls))
+	for _, row := range calls {
+		rows[row.RequestID] = row
+	}
 	for _, i := range slices.Sorted(maps.Keys(r.unfinished)) {
 		l, s := r.unfinished[i], r.states[i]
 		if l.Call == nil {
 			continue
 		}
 		s.Output = l.Text()
-		info := r.e.models.Info(s.ModelID)
+		id := l.Call.Provider + "/" + l.Call.Model
+		info := r.e.models.Info(id)
 		u := info.EstimateUsage(llm.Request{Messages: []llm.Message{{Role: llm.RoleUser, Text: s.UserMessage}}}, s.Output, l.Reasoning())
+		row, known := rows[l.Call.RequestID]
+		if !known { // of a server that kept no ledger
+			row = events.CallState{
+				RequestID: l.Call.RequestID, PromptID: s.PromptID, Attempt: s.Attempt, Provider: l.Call.Provider, Model: l.Call.Model, StartedAt: l.Called,
+			}
+		}
+		u.InputTokens = max(u.InputTokens, row.PromptTokens)
 		book(&s, u)
-		cost := r.price(&s, info, u, l.Called)
+		cost := r.price(&s, id, info, u, l.Called)
 		r.states[i] = s
+		now := r.e.cfg.Now()
+		row.Status, row.Lost, row.FinishedAt, row.ErrorCode = events.CallFailed, true, &now, string(llm.CodeConnectionFailed)
+		row.DurationMS = max(l.Newest.Sub(l.Called).Milliseconds(), 0)
+		charge(&row, u, cost)
+		rows[row.RequestID] = row
 		r.writer.Append(events.Batch{Events: []events.Draft{{Stream: l.Stream, Payload: events.LLMError{
 			PromptID: s.PromptID, RequestID: l.Call.RequestID, Provider: l.Call.Provider, Model: l.Call.Model, Attempt: s.Attempt,
 			Error: "The server that made this call stopped.", Code: string(llm.CodeConnectionFailed),
-			DurationMS: max(l.Newest.Sub(l.Called).Milliseconds(), 0), Retryable: true,
-			InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, UsageSource: usageSource(&u), CostUSD: cost,
-		}}}, Prompts: []events.PromptState{s}})
+			DurationMS: row.DurationMS, Retryable: true,
+			InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, ReasoningTokens: u.ReasoningTokens, UsageSource: usageSource(u),
+			CostUSD: cost,
+		}}}, Prompts: []events.PromptState{s}, Calls: []events.CallState{row}})
+	}
+	for _, row := range rows {
+		r.account.take(row)
 	}
 }
 

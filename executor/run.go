@@ -44,6 +44,9 @@ type run struct {
 	states   map[int]events.PromptState // by index of the prompt; copies of what is stored
 	finished int                        // prompts that need no more work
 
+	account  account
+	settling sync.WaitGroup // calls that are being booked to shared budgets
+
 	unfinished map[int]*events.PromptFold // prompts that an earlier claim left running, by index
 }
 
@@ -81,6 +84,7 @@ func (r *run) release() {
 // execute runs the execution to its end, or as far as this process may.
 func (r *run) execute() {
 	defer r.drop(nil)
+	defer r.settling.Wait()
 	status, err := r.toTheEnd()
 	switch {
 	case err == nil:
@@ -177,6 +181,9 @@ func (r *run) define() (err error) {
 	if r.version, err = r.e.definitions.load(r.hold, r.e.store, r.ex.ChainID, r.ex.ChainVersion); err != nil {
 		return err
 	}
+	if err := r.e.money.load(r.hold, r.e.store); err != nil {
+		return err
+	}
 	r.version = withModels(r.version, r.ex.Models)
 	if err := json.Unmarshal(r.ex.Inputs, &r.inputs); err != nil {
 		return fmt.Errorf("read the inputs: %w", err)
@@ -187,6 +194,9 @@ func (r *run) define() (err error) {
 // open loads how far the execution had come and opens its log. It needs nothing
 // that could be wrong with the chain, so that every execution can be ended.
 func (r *run) open() error {
+	if err := r.account.limit(r.ex.Limits); err != nil {
+		return err
+	}
 	if r.ex.LastSeq == 0 {
 		r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, 0, nil)
 		r.writer.Append(events.Batch{Events: []events.Draft{{Payload: events.ExecutionStart{
@@ -203,6 +213,11 @@ func (r *run) open() error {
 	if err != nil {
 		return err
 	}
+	calls, err := r.e.store.Calls(r.hold, r.ex.ID)
+	if err != nil {
+		return err
+	}
+	r.finished = 0 // this may be another try
 	for _, s := range states[r.ex.ID] {
 		r.states[s.Ordinal] = s
 		if r.done(s) {
@@ -213,7 +228,7 @@ func (r *run) open() error {
 		return err
 	}
 	r.writer = r.e.log.Writer(r.ex.ID, r.ex.Epoch, r.ex.LastSeq, tails)
-	r.bookLost()
+	r.bookLost(calls)
 	return nil
 }
 
@@ -340,7 +355,7 @@ func (r *run) panicked(ctx context.Context, value any) *failure {
 // verdict says what the failure of a prompt means for the execution. What ends
 // the execution itself cannot be continued after.
 func (r *run) verdict(p *chain.Prompt, f *failure) error {
-	if p.OnError == chain.OnErrorContinue && r.work.Err() == nil && !slices.Contains([]string{codeCancelled, codeTimeout, codeLimit}, f.code) {
+	if p.OnError == chain.OnErrorContinue && r.work.Err() == nil && !slices.Contains([]string{codeCancelled, codeTimeout, codeLimit, codeBudget, codeUnpriced}, f.code) {
 		return nil
 	}
 	return f
@@ -383,7 +398,7 @@ func (r *run) commit(b events.Batch) (*events.Pending, error) {
 
 // conclude appends what closes a prompt, with the progress it means. The lock
 // keeps the order of the events the order of the steps.
-func (r *run) conclude(i int, s events.PromptState, drafts []events.Draft, counts bool) *events.Pending {
+func (r *run) conclude(i int, s events.PromptState, drafts []events.Draft, counts bool, calls ...events.CallState) *events.Pending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.states[i] = s
@@ -395,7 +410,7 @@ func (r *run) conclude(i int, s events.PromptState, drafts []events.Draft, count
 		}
 		drafts = append(drafts, r.progress(verb, s.Name))
 	}
-	return r.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s}, Outcome: events.Outcome{Progressed: true}})
+	return r.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s}, Calls: calls, Outcome: events.Outcome{Progressed: true}})
 }
 
 // progress says what the newest of the finished prompts means for the whole. The
@@ -410,6 +425,7 @@ func (r *run) progress(verb, name string) events.Draft {
 
 // terminate writes the terminal event and the totals.
 func (r *run) terminate(failed *failure) (Status, error) {
+	r.settling.Wait() // whoever sees the end sees the budgets as they are after it
 	t := r.totals()
 	now := r.e.cfg.Now()
 	if now.Before(r.started()) {

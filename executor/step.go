@@ -36,6 +36,7 @@ type step struct {
 	prompt *chain.Prompt
 	stream string
 	state  events.PromptState
+	opened time.Time // of the newest event that opened an attempt
 
 	prepared bool
 	rendered chain.Rendered
@@ -53,7 +54,7 @@ func newStep(r *run, i int, stream string, prior events.PromptState) *step {
 	s := &step{run: r, index: i, prompt: p, stream: stream, state: prior, paid: true}
 	if prior.Attempt == 0 {
 		s.state = events.PromptState{
-			PromptID: r.version.PromptIDs[i], Ordinal: i, Name: p.Name, Position: p.Position, // StartedAt is the time of its first event
+			PromptID: r.version.PromptIDs[i], Ordinal: i, Name: p.Name, Position: p.Position, CostUSD: events.Nothing(), // StartedAt is the time of its first event
 		}
 	}
 	return s
@@ -207,29 +208,38 @@ func (s *step) attempt(ctx context.Context, model string) error {
 		}
 		return err
 	}
-	c := &call{step: s, target: target, request: request, id: uuid.NewString(), began: s.run.e.cfg.Now()}
+	c := &call{step: s, target: target, request: request, id: uuid.Must(uuid.NewV7()).String(), began: s.run.e.cfg.Now()}
+	if err := c.reserve(ctx); err != nil {
+		done(err)
+		if writeErr := s.open(opening); writeErr != nil {
+			return writeErr
+		}
+		return err
+	}
 	opening = append(opening, s.draft(events.LLMRequest{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: target.Vendor, Model: target.Model, Attempt: s.state.Attempt,
 		HistoryDropped: dropped,
 	}))
 	// The call is on record before it costs anything.
-	if err := s.open(opening); err != nil {
+	if err := s.open(opening, c.ledger()); err != nil {
 		done(err)
 		return err
 	}
+	c.called = s.opened
 	return c.make(ctx, done)
 }
 
 // open commits the first events of an attempt, unless they are already, with
-// the prompt's state.
-func (s *step) open(opening []events.Draft) error {
+// the prompt's state and the call that they open.
+func (s *step) open(opening []events.Draft, calls ...events.CallState) error {
 	if len(opening) == 0 {
 		return nil
 	}
-	pending, err := s.run.commit(events.Batch{Events: opening, Prompts: []events.PromptState{s.state}})
+	pending, err := s.run.commit(events.Batch{Events: opening, Prompts: []events.PromptState{s.state}, Calls: calls})
 	if err != nil {
 		return cause(s.run.hold, err)
 	}
+	s.opened = pending.LastTime()
 	if s.state.FirstSeq == 0 {
 		s.state.FirstSeq = pending.FirstSeq()
 		if s.state.StartedAt.IsZero() {
@@ -342,7 +352,7 @@ func (s *step) request(target llm.Target, history []chain.Turn) llm.Request {
 
 // succeed closes the prompt. It does not wait: the next append does, and none is
 // stored without those before it.
-func (s *step) succeed(drafts []events.Draft) {
+func (s *step) succeed(drafts []events.Draft, calls ...events.CallState) *events.Pending {
 	now := s.run.e.cfg.Now().UTC()
 	duration := max(now.Sub(s.state.StartedAt).Milliseconds(), 0)
 	s.state.Status, s.state.FinishedAt, s.state.DurationMS = promptCompleted, &now, &duration
@@ -353,8 +363,9 @@ func (s *step) succeed(drafts []events.Draft) {
 		ModelID: s.state.ModelID, FinishReason: s.state.FinishReason, Attempt: s.state.Attempt,
 	}))
 	failpoint.Reach(failpoint.PromptCompleteBefore)
-	s.run.conclude(s.index, s.state, drafts, true)
+	pending := s.run.conclude(s.index, s.state, drafts, true, calls...)
 	failpoint.Reach(failpoint.PromptCompleteAfter)
+	return pending
 }
 
 // fail closes the prompt and keeps what it had.

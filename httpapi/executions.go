@@ -29,7 +29,7 @@ type executionSummary struct {
 	EventsURL    string          `json:"eventsUrl"`
 	LastSeq      int64           `json:"lastSeq"`
 	Usage        usage           `json:"usage"`
-	CostUSD      *float64        `json:"costUsd"`
+	CostUSD      *json.Number    `json:"costUsd"`
 	Error        *failure        `json:"error"`
 	Metadata     json.RawMessage `json:"metadata,omitempty"`
 	ParentID     int64           `json:"parentExecutionId,omitempty"`
@@ -44,6 +44,7 @@ type executionSummary struct {
 // executionDetail is an execution with its prompts.
 type executionDetail struct {
 	executionSummary
+	Usage           usage           `json:"usage"` // with all parts
 	CancelRequested bool            `json:"cancelRequested"`
 	ReusedTokens    int64           `json:"reusedTokens"`  // paid by other executions
 	EventsRemoved   bool            `json:"eventsRemoved"` // by retention
@@ -57,6 +58,27 @@ type usage struct {
 	InputTokens  int64 `json:"inputTokens"`
 	OutputTokens int64 `json:"outputTokens"`
 	TotalTokens  int64 `json:"totalTokens"`
+	*usageParts
+}
+
+// usageParts is what an execution's tokens consist of, as far as providers say,
+// and who counted them.
+type usageParts struct {
+	CachedTokens     int64  `json:"cachedTokens"`     // of the input
+	CacheWriteTokens int64  `json:"cacheWriteTokens"` // of the input
+	ReasoningTokens  int64  `json:"reasoningTokens"`  // of the output
+	UsageSource      string `json:"usageSource"`
+}
+
+// usageOf answers what an execution has used so far.
+func usageOf(t events.Totals) usage {
+	parts := &usageParts{
+		CachedTokens: t.CachedTokens, CacheWriteTokens: t.CacheWriteTokens, ReasoningTokens: t.ReasoningTokens, UsageSource: events.UsageProvider,
+	}
+	if t.Estimated {
+		parts.UsageSource = events.UsageEstimated
+	}
+	return usage{InputTokens: t.InputTokens, OutputTokens: t.OutputTokens, TotalTokens: t.InputTokens + t.OutputTokens, usageParts: parts}
 }
 
 // failure is why an execution or a prompt failed.
@@ -69,6 +91,7 @@ type failure struct {
 type limits struct {
 	Timeout    string      `json:"timeout,omitempty"` // as in documents: 15m
 	MaxCostUSD json.Number `json:"maxCostUsd,omitempty"`
+	MaxTokens  int         `json:"maxTokens,omitempty"`
 }
 
 // statusPending is the status of a prompt that has not started.
@@ -76,24 +99,27 @@ const statusPending = "pending"
 
 // promptView is a prompt of an execution.
 type promptView struct {
-	PromptID       int64        `json:"promptId"`
-	Name           string       `json:"name"`
-	Position       int          `json:"position"`
-	Status         string       `json:"status"`
-	Attempt        int          `json:"attempt"` // 0 before the first
-	ModelID        string       `json:"modelId"`
-	Output         string       `json:"output"`
-	FinishReason   string       `json:"finishReason,omitempty"`
-	InputTokens    int64        `json:"inputTokens"`
-	OutputTokens   int64        `json:"outputTokens"`
-	UsageEstimated bool         `json:"usageEstimated,omitempty"`
-	CostUSD        *json.Number `json:"costUsd"`
-	DurationMS     *int64       `json:"durationMs"`
-	Cached         bool         `json:"cached"`
-	Error          *failure     `json:"error"`
-	ReusedFrom     *reusedFrom  `json:"reusedFrom,omitempty"` // then tokens and cost are 0
-	StartedAt      *time.Time   `json:"startedAt"`
-	FinishedAt     *time.Time   `json:"finishedAt"`
+	PromptID         int64        `json:"promptId"`
+	Name             string       `json:"name"`
+	Position         int          `json:"position"`
+	Status           string       `json:"status"`
+	Attempt          int          `json:"attempt"` // 0 before the first
+	ModelID          string       `json:"modelId"`
+	Output           string       `json:"output"`
+	FinishReason     string       `json:"finishReason,omitempty"`
+	InputTokens      int64        `json:"inputTokens"`
+	OutputTokens     int64        `json:"outputTokens"`
+	CachedTokens     int64        `json:"cachedTokens,omitempty"`     // of the input
+	CacheWriteTokens int64        `json:"cacheWriteTokens,omitempty"` // of the input
+	ReasoningTokens  int64        `json:"reasoningTokens,omitempty"`  // of the output
+	UsageEstimated   bool         `json:"usageEstimated,omitempty"`
+	CostUSD          *json.Number `json:"costUsd"`
+	DurationMS       *int64       `json:"durationMs"`
+	Cached           bool         `json:"cached"`
+	Error            *failure     `json:"error"`
+	ReusedFrom       *reusedFrom  `json:"reusedFrom,omitempty"` // then tokens and cost are 0
+	StartedAt        *time.Time   `json:"startedAt"`
+	FinishedAt       *time.Time   `json:"finishedAt"`
 }
 
 // reusedFrom is where the result of a prompt was taken from, and its cost there.
@@ -109,12 +135,10 @@ func summaryOf(ex executor.Execution) executionSummary {
 		ExecutionID: ex.ID, Status: ex.Status,
 		ChainID: ex.ChainID, ChainName: ex.ChainName, ChainVersion: ex.ChainVersion, Priority: ex.Priority, TotalPrompts: ex.TotalPrompts,
 		EventsURL: eventsURL(ex.ID), LastSeq: ex.LastSeq,
-		Usage:    usage{ex.InputTokens, ex.OutputTokens, ex.InputTokens + ex.OutputTokens},
+		Usage:    usage{InputTokens: ex.InputTokens, OutputTokens: ex.OutputTokens, TotalTokens: ex.InputTokens + ex.OutputTokens},
 		Metadata: ex.Metadata, ParentID: ex.Parent, Origin: ex.Origin, FromPrompt: ex.FromPrompt, CreatedAt: ex.CreatedAt.UTC(), StartedAt: utc(ex.StartedAt), FinishedAt: utc(ex.FinishedAt), WakeAt: utc(ex.WakeAt),
 	}
-	if ex.CostUSD != nil && !math.IsNaN(*ex.CostUSD) && !math.IsInf(*ex.CostUSD, 0) {
-		s.CostUSD = ex.CostUSD
-	}
+	s.CostUSD = (*json.Number)(ex.CostUSD)
 	if ex.Error != "" || ex.ErrorCode != "" {
 		s.Error = &failure{Code: ex.ErrorCode, Message: ex.Error, PromptID: ex.ErrorPrompt}
 	}
@@ -137,8 +161,9 @@ func detailOf(ex executor.Execution, v *chain.Version, states []events.PromptSta
 	}
 	t := events.Totalled(states)
 	d.ReusedTokens = t.ReusedTokens
-	if !ex.Status.Final() {
-		d.Usage = usage{t.InputTokens, t.OutputTokens, t.InputTokens + t.OutputTokens}
+	d.Usage = usageOf(t)
+	if ex.Status.Final() {
+		d.Usage.InputTokens, d.Usage.OutputTokens, d.Usage.TotalTokens = ex.InputTokens, ex.OutputTokens, ex.InputTokens+ex.OutputTokens
 	}
 	prompts := v.Chain.WithModels(ex.Models).Prompts
 	for i, id := range v.PromptIDs {
@@ -157,6 +182,7 @@ func promptViewOf(p events.PromptState) promptView {
 	view := promptView{
 		PromptID: p.PromptID, Name: p.Name, Position: p.Position, Status: p.Status, Attempt: p.Attempt, ModelID: p.ModelID,
 		Output: p.Output, FinishReason: p.FinishReason, InputTokens: p.InputTokens, OutputTokens: p.OutputTokens,
+		CachedTokens: p.CachedTokens, CacheWriteTokens: p.CacheWriteTokens, ReasoningTokens: p.ReasoningTokens,
 		UsageEstimated: p.UsageEstimated, DurationMS: p.DurationMS, Cached: p.Cached,
 		StartedAt: &started, FinishedAt: utc(p.FinishedAt),
 	}
@@ -171,7 +197,7 @@ func promptViewOf(p events.PromptState) promptView {
 }
 
 func limitsOf(l chain.Limits) limits {
-	out := limits{MaxCostUSD: json.Number(l.MaxCostUSD)}
+	out := limits{MaxCostUSD: json.Number(l.MaxCostUSD), MaxTokens: l.MaxTokens}
 	if l.Timeout > 0 {
 		out.Timeout = l.Timeout.String()
 	}

@@ -71,7 +71,7 @@ func newAPI(t *testing.T, s setup) *api {
 	a.broker = events.NewBroker(store, events.BrokerConfig{Poll: 20 * time.Millisecond})
 	a.log = events.NewLog(store, a.broker, events.LogConfig{})
 	models := llm.NewRegistry(map[string]llm.Entry{
-		"offline": {Provider: &offline.Provider{}, Label: "Offline demo", Demo: true, Models: []string{"echo"}, Fixed: true},
+		"offline": {Provider: &offline.Provider{}, Label: "Offline demo", Demo: true, Models: []string{"echo"}, Fixed: true, Info: map[string]llm.Info{"echo": {Prices: llm.Free()}}},
 		"openai":  {Label: "OpenAI", Env: "OPENAI_API_KEY", Models: []string{"gpt-4.1-mini"}},
 	})
 	a.exec = executor.New(store, a.log, models, executor.Config{Owner: "test", Workers: s.workers, MaxQueued: s.queued, Poll: 20 * time.Millisecond})

@@ -69,7 +69,7 @@ func (s *Server) derive(c echo.Context, origin executor.Origin, read func(*trigg
 		if list = append(r.problems, list...); len(list) > 0 {
 			return executor.Trigger{}, inputProblem(list)
 		}
-		return t, s.runnable(ctx, t.Version.Chain.WithModels(t.Models))
+		return t, s.runnable(ctx, limited(t.Version.Chain.WithModels(t.Models), t.Limits))
 	})
 }
 

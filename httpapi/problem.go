@@ -35,6 +35,7 @@ var (
 	kindNotFound        = kind{"not_found", http.StatusNotFound, "There is nothing at this address"}
 	kindNoChain         = kind{"chain_not_found", http.StatusNotFound, "There is no such chain"}
 	kindNoExecution     = kind{"execution_not_found", http.StatusNotFound, "There is no such execution"}
+	kindNoBudget        = kind{"budget_not_found", http.StatusNotFound, "There is no such budget"}
 	kindMethod          = kind{"method_not_allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
 	kindSlowBody        = kind{"request_timeout", http.StatusRequestTimeout, "The body did not arrive in time"}
 	kindChainExists     = kind{"chain_exists", http.StatusConflict, "A chain with this name exists"}
@@ -61,7 +62,7 @@ var (
 func kinds() []kind {
 	return []kind{
 		kindMalformedBody, kindBadParameter, kindBadCursor, kindHost, kindOrigin, kindNotFound, kindNoChain,
-		kindNoExecution, kindMethod, kindSlowBody, kindChainExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
+		kindNoExecution, kindNoBudget, kindMethod, kindSlowBody, kindChainExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
 		kindTooLarge, kindMediaType, kindEncoding, kindInvalidDocument, kindInvalidRequest, kindKeyReused,
 		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded, kindFull,
 	}
@@ -114,6 +115,7 @@ var sentinels = []struct {
 	{chain.ErrNameTaken, kindChainExists, "Choose another name, or PUT to the chain to make a new version of it.", 0},
 	{executor.ErrNotFound, kindNoExecution, "No execution has this id.", 0},
 	{events.ErrNotFound, kindNoExecution, "No execution has this id.", 0},
+	{executor.ErrNoBudget, kindNoBudget, "No budget has this id.", 0},
 	{executor.ErrFinished, kindFinished, "An execution that has ended cannot be changed any more.", 0},
 	{executor.ErrRunning, kindRunning, "Cancel the execution or wait for its end, then try again.", 0},
 	{executor.ErrCompleted, kindCompleted, "There is nothing to retry. Fork it: with fromPrompt from that prompt on, without fromPrompt to run all of it again.", 0},

@@ -65,12 +65,24 @@ type EventStore interface {
 	EventsOfTypes(ctx context.Context, execution, after int64, types []events.Type, limit int) ([]events.Record, error)
 }
 
+// BudgetStore keeps budgets. Errors: executor.ErrNoBudget, and one matching
+// events.ErrUnavailable.
+type BudgetStore interface {
+	// Budgets answers up to limit budgets by id, above after.
+	Budgets(ctx context.Context, after int64, limit int) ([]executor.Budget, error)
+	// SetBudget makes a budget or changes the limits of the one that has its scope
+	// and period.
+	SetBudget(ctx context.Context, b executor.Budget) (executor.Budget, error)
+	DeleteBudget(ctx context.Context, id int64) error
+}
+
 // Store is everything that is read and written outside the executor.
 type Store interface {
 	ChainReader
 	ChainWriter
 	ExecutionStore
 	EventStore
+	BudgetStore
 	// Ping tells whether the database answers.
 	Ping(ctx context.Context) error
 }
@@ -198,6 +210,10 @@ func (s *Server) routes() error {
 	e.POST("/api/v1/executions/:id/fork", s.fork)
 	get("/api/v1/executions/:id/events", s.listEvents)
 	get(streamRoute, s.stream)
+
+	get("/api/v1/budgets", s.listBudgets)
+	e.PUT("/api/v1/budgets", s.setBudget)
+	e.DELETE("/api/v1/budgets/:id", s.deleteBudget)
 
 	get("/api/v1/models", s.listModels)
 	get("/schemas/chain.json", s.chainSchema)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/big"
 	"net/http"
 	"slices"
@@ -193,7 +194,7 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	if err != nil {
 		return executor.Trigger{}, err
 	}
-	if err := s.runnable(ctx, v.Chain); err != nil {
+	if err := s.runnable(ctx, limited(v.Chain, l)); err != nil {
 		return executor.Trigger{}, err
 	}
 	t := executor.Trigger{Version: v, Inputs: checked, Limits: l, Priority: priority}
@@ -201,6 +202,13 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 		t.Metadata = m
 	}
 	return t, nil
+}
+
+// limited answers a chain as it runs with narrower limits.
+func limited(c *chain.Chain, l chain.Limits) *chain.Chain {
+	narrow := *c
+	narrow.Limits = executor.Narrow(c.Limits, l)
+	return &narrow
 }
 
 // runnable tells whether a chain can run here. The pointers of its problems lead
@@ -317,8 +325,10 @@ func (r *triggerReader) limits() (l chain.Limits) {
 			l.Timeout = r.duration(pointer, raw)
 		case "maxCostUsd":
 			l.MaxCostUSD = r.money(pointer, raw)
+		case "maxTokens":
+			l.MaxTokens = r.tokens(pointer, raw)
 		default:
-			r.add(pointer, chain.CodeUnknownField, "there is no such field; there are timeout, maxCostUsd")
+			r.add(pointer, chain.CodeUnknownField, "there is no such field; there are timeout, maxCostUsd, maxTokens")
 		}
 	}
 	return l
@@ -333,6 +343,15 @@ func (r *triggerReader) duration(pointer string, raw json.RawMessage) time.Durat
 		return 0
 	}
 	return d
+}
+
+// tokens reads a number of tokens.
+func (r *triggerReader) tokens(pointer string, raw json.RawMessage) int {
+	n, err := strconv.ParseInt(string(raw), 10, 32)
+	if err != nil || n < 1 {
+		r.add(pointer, chain.CodeOutOfRange, fmt.Sprintf("must be a whole number from 1 to %d", math.MaxInt32))
+	}
+	return int(n)
 }
 
 // money reads an amount of US dollars and keeps it exact.

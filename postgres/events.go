@@ -53,7 +53,7 @@ func appendParams(appends []events.Append) (db.EventAppendParams, error) {
 		EventExecutionIds: make([]int64, 0, rows), Seqs: make([]int64, 0, rows), EventIds: make([]uuid.UUID, 0, rows),
 		ParentIds: make([]uuid.UUID, 0, rows), StreamIds: make([]string, 0, rows), EventTypes: make([]string, 0, rows),
 		EventData: make([][]byte, 0, rows), CreatedAt: make([]time.Time, 0, rows),
-		ResultExecutionIds: []int64{}, Results: [][]byte{},
+		ResultExecutionIds: []int64{}, Results: [][]byte{}, CallExecutionIds: []int64{}, Calls: [][]byte{},
 	}
 	for _, a := range appends {
 		var outcome []byte // NULL, as of most appends: then the statement has nothing to look for
@@ -85,6 +85,14 @@ func appendParams(appends []events.Append) (db.EventAppendParams, error) {
 			}
 			p.ResultExecutionIds = append(p.ResultExecutionIds, a.ExecutionID)
 			p.Results = append(p.Results, doc)
+		}
+		for _, call := range a.Calls {
+			doc, err := document(call)
+			if err != nil {
+				return p, fmt.Errorf("encode call %s of execution %d: %w", call.RequestID, a.ExecutionID, err)
+			}
+			p.CallExecutionIds = append(p.CallExecutionIds, a.ExecutionID)
+			p.Calls = append(p.Calls, doc)
 		}
 	}
 	return p, nil

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/shopspring/decimal"
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/db"
@@ -59,6 +59,9 @@ func (s *Store) PromptStates(ctx context.Context, ids ...int64) (map[int64][]eve
 // answers executor.ErrNotFound or executor.ErrRunning.
 func (s *Store) DeleteExecution(ctx context.Context, id int64) error {
 	err := s.inTx(ctx, func(q *db.Queries) error {
+		if err := q.BudgetSettleExecution(ctx, id); err != nil {
+			return err
+		}
 		n, err := q.ExecutionDelete(ctx, id)
 		if err != nil {
 			return err
@@ -83,6 +86,7 @@ func (s *Store) DeleteExecution(ctx context.Context, id int64) error {
 type limitsDocument struct {
 	TimeoutMS  int64  `json:"timeoutMs,omitempty"`
 	MaxCostUSD string `json:"maxCostUsd,omitempty"`
+	MaxTokens  int    `json:"maxTokens,omitempty"`
 }
 
 func execution(r db.Execution) (executor.Execution, error) {
@@ -104,10 +108,10 @@ func execution(r db.Execution) (executor.Execution, error) {
 		Lineage: lineage,
 		ID:      r.ID, ChainID: r.ChainID, ChainVersion: int(r.ChainVersion), ChainName: r.ChainName, Status: executor.Status(r.Status),
 		Inputs: r.Inputs, Metadata: r.Metadata,
-		Limits:       chain.Limits{Timeout: time.Duration(limits.TimeoutMS) * time.Millisecond, MaxCostUSD: limits.MaxCostUSD},
+		Limits:       chain.Limits{Timeout: time.Duration(limits.TimeoutMS) * time.Millisecond, MaxCostUSD: limits.MaxCostUSD, MaxTokens: limits.MaxTokens},
 		TotalPrompts: int(r.TotalPrompts), LastSeq: r.LastSeq,
 		Error: deref(r.Error), ErrorCode: deref(r.ErrorCode), ErrorPrompt: deref(r.ErrorPromptID),
-		InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: r.CostUSD,
+		InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: decimalText(r.CostUSD),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, FoldedAt: r.FoldedAt, WakeAt: r.WakeAt,
 		CancelRequested: r.CancelRequestedAt != nil, Epoch: r.LeaseEpoch, Claims: int(r.Claims), Priority: int(r.Priority),
 	}, nil
@@ -129,24 +133,25 @@ func promptState(r db.PromptResult) events.PromptState {
 		PromptID: r.PromptID, Ordinal: int(r.Ordinal), Name: r.Name, Position: int(r.Position), Status: string(r.Status),
 		Attempt: int(r.Attempt), ModelID: r.ModelID, UserMessage: deref(r.UserMessage), Output: deref(r.Output),
 		FinishReason: deref(r.FinishReason), InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
-		CachedTokens: r.CachedTokens, ReasoningTokens: r.ReasoningTokens, UsageEstimated: r.UsageEstimated, Cached: r.Cached,
+		CachedTokens: r.CachedTokens, CacheWriteTokens: r.CacheWriteTokens, ReasoningTokens: r.ReasoningTokens, UsageEstimated: r.UsageEstimated, Cached: r.Cached,
 		DurationMS: r.DurationMs, Error: deref(r.Error), ErrorCode: deref(r.ErrorCode), FirstSeq: r.FirstSeq,
 		StartedAt: r.StartedAt, FinishedAt: r.FinishedAt,
 	}
-	state.CostUSD = decimal(r.CostUSD)
+	state.CostUSD = decimalText(r.CostUSD)
 	if r.ReusedFromExecutionID != nil {
 		state.Reused = &events.Reused{
-			ExecutionID: *r.ReusedFromExecutionID, InputTokens: r.ReusedInputTokens, OutputTokens: r.ReusedOutputTokens, CostUSD: decimal(r.ReusedCostUSD),
+			ExecutionID: *r.ReusedFromExecutionID, InputTokens: r.ReusedInputTokens, OutputTokens: r.ReusedOutputTokens, CostUSD: decimalText(r.ReusedCostUSD),
 		}
 	}
 	return state
 }
 
-func decimal(f *float64) *string {
-	if f == nil {
+// decimalText writes an amount exactly and without superfluous zeros.
+func decimalText(d *decimal.Decimal) *string {
+	if d == nil {
 		return nil
 	}
-	text := strconv.FormatFloat(*f, 'f', -1, 64)
+	text := d.String()
 	return &text
 }
 

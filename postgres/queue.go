@@ -111,13 +111,8 @@ func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {
 	if err != nil {
 		return db.ExecutionInsertParams{}, fmt.Errorf("encode the inputs: %w", err)
 	}
-	limits := limitsDocument{TimeoutMS: c.Limits.Timeout.Milliseconds(), MaxCostUSD: c.Limits.MaxCostUSD}
-	if ms := t.Limits.Timeout.Milliseconds(); ms > 0 && (limits.TimeoutMS == 0 || ms < limits.TimeoutMS) {
-		limits.TimeoutMS = ms
-	}
-	if t.Limits.MaxCostUSD != "" {
-		limits.MaxCostUSD = t.Limits.MaxCostUSD
-	}
+	l := executor.Narrow(c.Limits, t.Limits)
+	limits := limitsDocument{TimeoutMS: l.Timeout.Milliseconds(), MaxCostUSD: l.MaxCostUSD, MaxTokens: l.MaxTokens}
 	limitsJSON, err := json.Marshal(limits)
 	if err != nil {
 		return db.ExecutionInsertParams{}, fmt.Errorf("encode the limits: %w", err)
