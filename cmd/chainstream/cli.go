@@ -19,6 +19,8 @@ type commands struct {
 	Watch      watchCommand      `cmd:"" help:"Follow an execution, from its first event or from any other."`
 	Chains     chainsCommand     `cmd:"" help:"List, store, check and move chains."`
 	Executions executionsCommand `cmd:"" help:"List, start, cancel and read executions."`
+	Budgets    budgetsCommand    `cmd:"" help:"List and set what executions may cost together."`
+	Costs      costsCommand      `cmd:"" help:"Price past calls anew."`
 	Migrate    migrateCommand    `cmd:"" help:"Bring the database schema up, down, or tell where it stands."`
 	PSQL       psqlCommand       `cmd:"" name:"psql" help:"Look into the database of a server with psql."`
 	Doctor     doctorCommand     `cmd:"" help:"Say what is missing or misconfigured, and how to mend it."`

@@ -94,6 +94,9 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	if err := s.openDatabase(ctx, getenv); err != nil {
 		return nil, errors.Join(err, s.listener.Close())
 	}
+	if _, err := s.store.SyncPrices(ctx, prices(registry)); err != nil {
+		return nil, errors.Join(databaseError(err, s.database.where), s.listener.Close(), s.closeDatabase())
+	}
 	if err := s.wire(ctx, registry); err != nil {
 		return nil, errors.Join(err, s.listener.Close(), s.closeDatabase())
 	}
