@@ -63,12 +63,18 @@ func (q *Queries) ModelPriceList(ctx context.Context) ([]ModelPriceListRow, erro
 }
 
 const modelPriceSync = `-- name: ModelPriceSync :one
-WITH given AS (
-    SELECT unnest($1::text[]) AS model_id, coalesce(nullif(unnest($2::text[]), ''), '-infinity')::timestamptz AS valid_from,
-           nullif(unnest($3::text[]), '')::timestamptz AS valid_until,
-           unnest($4::text[])::numeric AS input_usd, nullif(unnest($5::text[]), '')::numeric AS cached_input_usd,
-           nullif(unnest($6::text[]), '')::numeric AS cache_write_usd, unnest($7::text[])::numeric AS output_usd,
-           unnest($8::text[]) AS source
+WITH texts AS (
+    SELECT unnest($1::text[]) AS model_id, unnest($2::text[]) AS valid_from, unnest($3::text[]) AS valid_until,
+           unnest($4::text[]) AS input_usd, unnest($5::text[]) AS cached_input_usd,
+           unnest($6::text[]) AS cache_write_usd, unnest($7::text[]) AS output_usd, unnest($8::text[]) AS source
+), given AS (
+    SELECT DISTINCT ON (t.model_id, 2)
+           t.model_id, coalesce(nullif(t.valid_from, ''), '-infinity')::timestamptz AS valid_from,
+           nullif(t.valid_until, '')::timestamptz AS valid_until, t.input_usd::numeric AS input_usd,
+           nullif(t.cached_input_usd, '')::numeric AS cached_input_usd, nullif(t.cache_write_usd, '')::numeric AS cache_write_usd,
+           t.output_usd::numeric AS output_usd, t.source
+      FROM texts t
+     ORDER BY t.model_id, 2
 ), ours AS (
     SELECT g.model_id, g.valid_from, g.valid_until, g.input_usd, g.cached_input_usd, g.cache_write_usd, g.output_usd, g.source FROM given g
      WHERE NOT EXISTS (SELECT FROM model_prices p WHERE p.model_id = g.model_id AND p.source = 'operator')

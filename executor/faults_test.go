@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/shopspring/decimal"
 
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
@@ -209,7 +208,7 @@ func suffer(t *testing.T, f fault) string {
 	}
 	cost := "unknown"
 	if got.CostUSD != nil {
-		cost = decimal.NewFromFloat(*got.CostUSD).String()
+		cost = *got.CostUSD
 	}
 	return fmt.Sprintf("| %s | %s%s | %s | %s%d + %d | %s%s |", f.name, seen(log), waited, calls, about, got.InputTokens, got.OutputTokens, about, cost)
 }

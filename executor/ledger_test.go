@@ -232,7 +232,7 @@ WITH calls AS (
 ), executions AS (
     SELECT e.id, 'execution' AS what,
            (e.input_tokens, e.output_tokens, e.cost_usd) IS NOT DISTINCT FROM
-           (coalesce(sum(c.i), 0), coalesce(sum(c.o), 0), CASE WHEN coalesce(bool_and(c.usd IS NOT NULL), true) THEN coalesce(sum(c.usd), 0) END) AS equal
+           (coalesce(sum(c.i), 0), coalesce(sum(c.o), 0), CASE WHEN bool_and(c.usd IS NOT NULL OR c.execution_id IS NULL) THEN coalesce(sum(c.usd), 0) END) AS equal
       FROM executions e LEFT JOIN calls c ON c.execution_id = e.id
      WHERE e.finished_at IS NOT NULL GROUP BY e.id
 )

@@ -492,7 +492,7 @@ SELECT x.hour,
         UNION ALL
         SELECT date_trunc('hour', r.started_at), r.execution_id, r.model_id,
                r.reused_from_execution_id IS NULL, r.status = 'failed', r.reused_from_execution_id IS NOT NULL, false, false, false,
-               NULL, NULL, NULL, NULL, NULL, NULL, r.reused_input_tokens + r.reused_output_tokens, r.reused_cost_usd
+               NULL, NULL, NULL, NULL, NULL, CASE WHEN r.reused_from_execution_id IS NOT NULL THEN 0 END, r.reused_input_tokens + r.reused_output_tokens, r.reused_cost_usd
           FROM prompt_results r) x
   JOIN executions e ON e.id = x.execution_id
  GROUP BY 1, 2, 3;

@@ -68,6 +68,9 @@ func (s *Store) Prices(ctx context.Context) ([]executor.ModelPrice, error) {
 func (s *Store) SyncPrices(ctx context.Context, prices []executor.ModelPrice) (changed int64, err error) {
 	var p db.ModelPriceSyncParams
 	for _, m := range prices {
+		if !m.Until.IsZero() && !m.Until.After(m.From) {
+			continue // never valid
+		}
 		p.ModelIds = append(p.ModelIds, m.ModelID)
 		p.ValidFrom = append(p.ValidFrom, timeText(m.From))
 		p.ValidUntil = append(p.ValidUntil, timeText(m.Until))

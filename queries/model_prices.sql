@@ -16,12 +16,18 @@ SELECT pg_advisory_xact_lock(hashtext('chainstream.model_prices')), set_config('
 -- ModelPriceSync brings the prices of models to what is given, as far as they
 -- differ and no operator has written any for the model; models that are not
 -- given keep theirs. It answers how many rows it wrote or deleted.
-WITH given AS (
-    SELECT unnest(@model_ids::text[]) AS model_id, coalesce(nullif(unnest(@valid_from::text[]), ''), '-infinity')::timestamptz AS valid_from,
-           nullif(unnest(@valid_until::text[]), '')::timestamptz AS valid_until,
-           unnest(@input_usd::text[])::numeric AS input_usd, nullif(unnest(@cached_input_usd::text[]), '')::numeric AS cached_input_usd,
-           nullif(unnest(@cache_write_usd::text[]), '')::numeric AS cache_write_usd, unnest(@output_usd::text[])::numeric AS output_usd,
-           unnest(@sources::text[]) AS source
+WITH texts AS (
+    SELECT unnest(@model_ids::text[]) AS model_id, unnest(@valid_from::text[]) AS valid_from, unnest(@valid_until::text[]) AS valid_until,
+           unnest(@input_usd::text[]) AS input_usd, unnest(@cached_input_usd::text[]) AS cached_input_usd,
+           unnest(@cache_write_usd::text[]) AS cache_write_usd, unnest(@output_usd::text[]) AS output_usd, unnest(@sources::text[]) AS source
+), given AS (
+    SELECT DISTINCT ON (t.model_id, 2)
+           t.model_id, coalesce(nullif(t.valid_from, ''), '-infinity')::timestamptz AS valid_from,
+           nullif(t.valid_until, '')::timestamptz AS valid_until, t.input_usd::numeric AS input_usd,
+           nullif(t.cached_input_usd, '')::numeric AS cached_input_usd, nullif(t.cache_write_usd, '')::numeric AS cache_write_usd,
+           t.output_usd::numeric AS output_usd, t.source
+      FROM texts t
+     ORDER BY t.model_id, 2
 ), ours AS (
     SELECT g.model_id, g.valid_from, g.valid_until, g.input_usd, g.cached_input_usd, g.cache_write_usd, g.output_usd, g.source FROM given g
      WHERE NOT EXISTS (SELECT FROM model_prices p WHERE p.model_id = g.model_id AND p.source = 'operator')
