@@ -292,8 +292,8 @@ $$;
 
 -- budget_settle puts what calls really cost in the place of what they held, once
 -- for each call, and answers how many reservations have gone. What is given is
--- looked at; without requests all that are older than a moment are. A reservation
--- is settled
+-- looked at; without requests, all that are older than an age are. A reservation is
+-- settled
 --   with what the ledger says, when its call is closed there, but with all that it
 --   held when the call was lost, because nobody knows what it really cost;
 --   with nothing, when its call never came on record and cannot any more, because
@@ -306,7 +306,14 @@ DECLARE
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true); -- what a crash undoes is done again
     IF requests IS NULL THEN
-        requests := ARRAY(SELECT DISTINCT r.request_id FROM budget_reservations r WHERE r.created_at <= clock_timestamp() - age);
+        -- Only what can be settled: budgets are not locked for the others.
+        requests := ARRAY(SELECT DISTINCT h.request_id
+                            FROM budget_reservations h
+                            LEFT JOIN executions e ON e.id = h.execution_id
+                            LEFT JOIN llm_calls c ON c.request_id = h.request_id
+                           WHERE h.created_at <= clock_timestamp() - age
+                             AND (e.id IS NULL OR c.status <> 'open'
+                                  OR c.request_id IS NULL AND (e.finished_at IS NOT NULL OR e.lease_epoch > h.lease_epoch)));
     END IF;
     PERFORM FROM budgets b
       WHERE b.id IN (SELECT r.budget_id FROM budget_reservations r WHERE r.request_id = ANY(requests))
