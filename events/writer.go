@@ -96,7 +96,7 @@ type CallState struct {
 	HTTPStatus         int             `json:"http_status,omitempty"`
 	FinishReason       string          `json:"finish_reason,omitempty"`
 	ResponseID         string          `json:"response_id,omitempty"`
-	DurationMS         int64           `json:"duration_ms"`
+	DurationMS         *int64          `json:"duration_ms,omitempty"`            // given when it is closed
 	TimeToFirstTokenMS *int64          `json:"time_to_first_token_ms,omitempty"` // nil when no token came
 	StartedAt          time.Time       `json:"started_at"`                       // zero = the time of its llm-request in this append
 	FinishedAt         *time.Time      `json:"finished_at,omitempty"`            // given = the time of the event in this append that closes it

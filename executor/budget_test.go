@@ -313,7 +313,11 @@ func TestBudgetRace(t *testing.T) {
 			cfg.Owner = "two"
 			two := newHarnessOn(t, url, models, cfg)
 			one.budget("all", fmt.Sprint(paid*each+50), 0)
-			one.budget("chain:race", "", paid*each+50)
+			if tt.fallback == "" {
+				one.budget("chain:race", "", paid*each+50)
+			} else { // the free calls before hold tokens too
+				one.budget("chain:race", fmt.Sprint(paid*each+50), parallel*2*each)
+			}
 			one.budget("chain:other", "1", 1)
 			v := one.chain("name: race\nprompts:\n  - {name: P, position: 1, model: " + tt.model + ", fallback: [" + tt.fallback +
 				"], content: \"12345678\", maxTokens: 88, retry: {attempts: 1}}\n")

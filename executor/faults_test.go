@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
 	"github.com/chainstream/chainstream/llm"

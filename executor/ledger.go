@@ -29,9 +29,9 @@ func (c *call) book(status string, u llm.Usage) (cost *string, row events.CallSt
 	cost = s.run.price(&s.state, c.target.ID, c.target.Info, u, c.called)
 	s.run.account.settle(c.held, u, cost)
 	row = c.ledger()
-	row.Status, row.StartedAt, row.ResponseID, row.DurationMS = status, c.called, c.responseID, c.milliseconds()
-	now := s.run.e.cfg.Now()
-	row.FinishedAt = &now
+	row.Status, row.StartedAt, row.ResponseID = status, c.called, c.responseID
+	now, took := s.run.e.cfg.Now(), c.milliseconds()
+	row.FinishedAt, row.DurationMS = &now, &took
 	if c.firstToken > 0 {
 		ms := c.firstToken.Milliseconds()
 		row.TimeToFirstTokenMS = &ms

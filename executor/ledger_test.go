@@ -93,6 +93,9 @@ func TestEveryCallIsBooked(t *testing.T) {
 		"success without figures": {provider: func(_ context.Context, _ llm.Request, yield func(llm.Chunk, error) bool) {
 			yield(llm.Chunk{Text: "answer", ResponseID: "resp-1", FinishReason: llm.FinishStop}, nil)
 		}, want: want{"succeeded", "", "estimated", llm.Usage{InputTokens: prompt, OutputTokens: 6}, 0}},
+		"success with implausible figures": {provider: func(_ context.Context, _ llm.Request, yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Text: "answer", ResponseID: "resp-1", FinishReason: llm.FinishStop, Usage: &llm.Usage{InputTokens: 1, CachedTokens: 2}}, nil)
+		}, want: want{"succeeded", "", "estimated", llm.Usage{InputTokens: prompt, OutputTokens: 6}, 0}},
 		"broken off": {provider: failing("half", llm.NewError(llm.CodeTruncatedStream, nil)),
 			want: want{"failed", "truncated_stream", "estimated", llm.Usage{InputTokens: prompt, OutputTokens: 4}, 0}},
 		"broken off after figures": {provider: failing("four", &llm.Error{Code: llm.CodeOverloaded, Status: 529, Usage: &early}),

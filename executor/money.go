@@ -50,6 +50,7 @@ type Accounts interface {
 
 // money is what a process knows of prices and budgets.
 type money struct {
+	loading sync.Mutex // held while the first prices are read
 	mu      sync.RWMutex
 	prices  map[string][]llm.Price // by model, the newest first; nil before they were read
 	version string
@@ -87,13 +88,21 @@ func (m *money) refresh(ctx context.Context, store Accounts) error {
 
 // load reads the prices unless they were read before.
 func (m *money) load(ctx context.Context, store Accounts) error {
-	m.mu.RLock()
-	known := m.prices != nil
-	m.mu.RUnlock()
-	if known {
+	if m.loaded() {
+		return nil
+	}
+	m.loading.Lock() // the others wait for the one who reads
+	defer m.loading.Unlock()
+	if m.loaded() {
 		return nil
 	}
 	return m.refresh(ctx, store)
+}
+
+func (m *money) loaded() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.prices != nil
 }
 
 // noBudgets tells whether there was no budget a moment ago, so that nobody has to
@@ -167,11 +176,12 @@ func usageSource(u llm.Usage) string {
 // estimate of the prompt and of what has come. Only a call that was turned down,
 // or did not even get through, has used nothing.
 func (c *call) used(err error) llm.Usage {
-	if c.usage != nil && !(c.usage.Estimated && c.target.Info.Count != nil) { // no provider knows the tokenizer of its models
+	told := c.usage != nil && c.usage.Plausible()
+	if told && !(c.usage.Estimated && c.target.Info.Count != nil) { // no provider knows the tokenizer of its models
 		return *c.usage
 	}
 	estimated := c.target.Info.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
-	if c.usage != nil {
+	if told {
 		estimated.Raw = c.usage.Raw
 		return estimated
 	}

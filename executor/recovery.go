@@ -77,13 +77,14 @@ func (r *run) bookLost(calls []events.CallState) {
 		r.states[i] = s
 		now := r.e.cfg.Now()
 		row.Status, row.Lost, row.FinishedAt, row.ErrorCode = events.CallFailed, true, &now, string(llm.CodeConnectionFailed)
-		row.DurationMS = max(l.Newest.Sub(l.Called).Milliseconds(), 0)
+		took := max(l.Newest.Sub(l.Called).Milliseconds(), 0)
+		row.DurationMS = &took
 		charge(&row, u, cost)
 		rows[row.RequestID] = row
 		r.writer.Append(events.Batch{Events: []events.Draft{{Stream: l.Stream, Payload: events.LLMError{
 			PromptID: s.PromptID, RequestID: l.Call.RequestID, Provider: l.Call.Provider, Model: l.Call.Model, Attempt: s.Attempt,
 			Error: "The server that made this call stopped.", Code: string(llm.CodeConnectionFailed),
-			DurationMS: row.DurationMS, Retryable: true,
+			DurationMS: took, Retryable: true,
 			InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, ReasoningTokens: u.ReasoningTokens, UsageSource: usageSource(u),
 			CostUSD: cost,
 		}}}, Prompts: []events.PromptState{s}, Calls: []events.CallState{row}})

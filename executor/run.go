@@ -181,9 +181,6 @@ func (r *run) define() (err error) {
 	if r.version, err = r.e.definitions.load(r.hold, r.e.store, r.ex.ChainID, r.ex.ChainVersion); err != nil {
 		return err
 	}
-	if err := r.e.money.load(r.hold, r.e.store); err != nil {
-		return err
-	}
 	r.version = withModels(r.version, r.ex.Models)
 	if err := json.Unmarshal(r.ex.Inputs, &r.inputs); err != nil {
 		return fmt.Errorf("read the inputs: %w", err)
@@ -195,6 +192,9 @@ func (r *run) define() (err error) {
 // that could be wrong with the chain, so that every execution can be ended.
 func (r *run) open() error {
 	if err := r.account.limit(r.ex.Limits); err != nil {
+		return err
+	}
+	if err := r.e.money.load(r.hold, r.e.store); err != nil {
 		return err
 	}
 	if r.ex.LastSeq == 0 {

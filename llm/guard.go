@@ -124,11 +124,11 @@ func cancelAfter(cancel context.CancelCauseFunc, d time.Duration, code Code) *ti
 func deadlineError(ctx context.Context, err error) error {
 	var deadline expired
 	if errors.As(context.Cause(ctx), &deadline) && errors.Is(err, context.Canceled) {
-		late := NewError(deadline.code, context.DeadlineExceeded)
-		if e := (*Error)(nil); errors.As(err, &e) {
-			late.Usage = e.Usage
+		e := NewError(deadline.code, context.DeadlineExceeded)
+		if cut, ok := errors.AsType[*Error](err); ok {
+			e.Usage = cut.Usage // it was paid for all the same
 		}
-		return late
+		return e
 	}
 	return err
 }

@@ -13,6 +13,33 @@ import (
 	"github.com/chainstream/chainstream/llm/llmtest"
 )
 
+// A call that a deadline cuts off keeps what its provider says of its usage.
+func TestGuardKeepsTheUsage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		paid := &llm.Usage{InputTokens: 7}
+		p := cut(func(ctx context.Context) *llm.Error {
+			<-ctx.Done()
+			e := llm.ContextError(ctx)
+			e.Usage = paid
+			return e
+		})
+		for _, err := range llm.Guard(p, llm.Deadlines{}).Stream(t.Context(), llm.Request{}) {
+			var e *llm.Error
+			if !errors.As(err, &e) || e.Code != llm.CodeTimeoutFirstByte || e.Usage != paid {
+				t.Errorf("%v with usage %v", err, e.Usage)
+			}
+		}
+	})
+}
+
+// cut is a provider that ends in the error that it answers.
+type cut func(ctx context.Context) *llm.Error
+
+func (c cut) Stream(ctx context.Context, _ llm.Request) iter.Seq2[llm.Chunk, error] {
+	return func(yield func(llm.Chunk, error) bool) { yield(llm.Chunk{}, c(ctx)) }
+}
+
 // slow is a provider that waits before each of its pieces.
 type slow struct {
 	waits  []time.Duration

@@ -29,7 +29,7 @@ func (s *Store) Calls(ctx context.Context, execution int64) ([]events.CallState,
 			Lost: r.Lost, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CachedTokens: r.CachedTokens,
 			CacheWriteTokens: r.CacheWriteTokens, ReasoningTokens: r.ReasoningTokens, RawUsage: r.RawUsage, UsageSource: deref(r.UsageSource),
 			CostUSD: decimalText(r.CostUSD), ErrorCode: deref(r.ErrorCode), HTTPStatus: int(deref(r.HTTPStatus)), FinishReason: deref(r.FinishReason),
-			ResponseID: deref(r.ResponseID), DurationMS: deref(r.DurationMs), TimeToFirstTokenMS: r.TimeToFirstTokenMs,
+			ResponseID: deref(r.ResponseID), DurationMS: r.DurationMs, TimeToFirstTokenMS: r.TimeToFirstTokenMs,
 			StartedAt: r.StartedAt, FinishedAt: r.FinishedAt,
 		}
 	}
