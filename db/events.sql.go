@@ -118,36 +118,19 @@ WITH head AS (
                            lost, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, raw_usage, usage_source,
                            cost_usd, error_code, http_status, finish_reason, response_id, duration_ms, time_to_first_token_ms,
                            started_at, finished_at)
-    SELECT (c.doc ->> 'request_id')::uuid,
-           f.id,
-           (c.doc ->> 'prompt_id')::bigint,
-           (c.doc ->> 'attempt')::integer,
-           c.doc ->> 'provider',
-           c.doc ->> 'model',
-           (c.doc ->> 'status')::llm_call_status,
-           (c.doc ->> 'prompt_tokens')::bigint,
-           (c.doc ->> 'reserved_usd')::numeric,
-           (c.doc ->> 'reserved_tokens')::bigint,
-           (c.doc ->> 'lost')::boolean,
-           (c.doc ->> 'input_tokens')::bigint,
-           (c.doc ->> 'output_tokens')::bigint,
-           (c.doc ->> 'cached_tokens')::bigint,
-           (c.doc ->> 'cache_write_tokens')::bigint,
-           (c.doc ->> 'reasoning_tokens')::bigint,
-           c.doc -> 'raw_usage',
-           c.doc ->> 'usage_source',
-           (c.doc ->> 'cost_usd')::numeric,
-           c.doc ->> 'error_code',
-           (c.doc ->> 'http_status')::integer,
-           c.doc ->> 'finish_reason',
-           c.doc ->> 'response_id',
-           (c.doc ->> 'duration_ms')::bigint,
-           (c.doc ->> 'time_to_first_token_ms')::bigint,
-           (c.doc ->> 'started_at')::timestamptz,
-           (c.doc ->> 'finished_at')::timestamptz
+    SELECT r.request_id, f.id, r.prompt_id, r.attempt, r.provider, r.model, r.status, r.prompt_tokens, r.reserved_usd, r.reserved_tokens,
+           r.lost, r.input_tokens, r.output_tokens, r.cached_tokens, r.cache_write_tokens, r.reasoning_tokens, r.raw_usage, r.usage_source,
+           r.cost_usd, r.error_code, r.http_status, r.finish_reason, r.response_id, r.duration_ms, r.time_to_first_token_ms,
+           r.started_at, r.finished_at
       FROM (SELECT unnest($16::bigint[]) AS execution_id,
                    unnest($17::jsonb[]) AS doc) c
       JOIN fenced f ON f.id = c.execution_id
+     CROSS JOIN LATERAL jsonb_to_record(c.doc) AS r (
+           request_id uuid, prompt_id bigint, attempt integer, provider text, model text, status llm_call_status, prompt_tokens bigint,
+           reserved_usd numeric, reserved_tokens bigint, lost boolean, input_tokens bigint, output_tokens bigint, cached_tokens bigint,
+           cache_write_tokens bigint, reasoning_tokens bigint, raw_usage jsonb, usage_source text, cost_usd numeric, error_code text,
+           http_status integer, finish_reason text, response_id text, duration_ms bigint, time_to_first_token_ms bigint,
+           started_at timestamptz, finished_at timestamptz)
     ON CONFLICT (request_id) DO UPDATE
        SET status = excluded.status,
            lost = excluded.lost,
