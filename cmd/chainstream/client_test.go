@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -87,6 +88,19 @@ func TestWatch(t *testing.T) {
 	succeed(t, s.client(), "executions", "delete", "1")
 	if listed := succeed(t, s.client(), "executions", "list", "--json"); strings.TrimSpace(listed) != "[]" {
 		t.Errorf("after delete: %s", listed)
+	}
+}
+
+// An execution that waits for a time is shown with it.
+func TestShowOfAWait(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	s := serve(t, nil, "--database-url", database, "--workers", "0")
+	succeed(t, s.client(), "executions", "start", "hello")
+	pgtest.Session(t, database)("UPDATE executions SET status = 'waiting', wake_at = '2126-11-25 12:00:00+00'")
+	until := "waiting until " + time.Date(2126, 11, 25, 12, 0, 0, 0, time.UTC).Local().Format(time.DateTime) + "\n"
+	if shown := succeed(t, s.client(), "executions", "show", "1"); !strings.Contains(shown, until) {
+		t.Errorf("%q is not in:\n%s", until, shown)
 	}
 }
 

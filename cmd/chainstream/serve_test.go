@@ -119,6 +119,7 @@ func TestServeRefuses(t *testing.T) {
 		{"a data directory that is a file", nil, []string{"--addr", "127.0.0.1:0", "--data-dir", file(t, "f", "")}, 1, "--data-dir"},
 		{"a key that is none", map[string]string{"OPENAI_API_KEY": "secret key"}, nil, 1, "OPENAI_API_KEY"},
 		{"negative workers", nil, []string{"--workers=-1"}, 2, "--workers must not be negative"},
+		{"no idle time", nil, []string{"--idle-timeout=0s"}, 2, "must be more than nothing"},
 		{"no number", map[string]string{"CHAINSTREAM_WORKERS": "many"}, nil, 2, "--workers"},
 	}
 	for _, test := range tests {
