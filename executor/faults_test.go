@@ -52,7 +52,14 @@ func chunkOf(text string) string {
 const chunkEnd = `{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],` +
 	`"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}`
 
-func faults() []fault {
+func faults(t *testing.T) []fault {
+	named := func(name string) llmtest.Reply {
+		f, found := llmtest.FaultNamed(name)
+		if !found {
+			t.Fatalf("there is no fault %s", name)
+		}
+		return f.Reply
+	}
 	again := func(name string, first llmtest.Reply) fault {
 		return fault{name: name, replies: []llmtest.Reply{first, good()}}
 	}
@@ -91,6 +98,9 @@ func faults() []fault {
 		{name: "nobody listens", nobody: true},
 		{name: "nobody listens, with a fallback", nobody: true, prompt: "fallback: [wire/spare]"},
 		again("200, then an error event", begun(llmtest.StreamError("The server is overloaded", "server_error"))),
+		final("200 with a page of HTML", named("web-page-200")),
+		final("redirect to elsewhere", named("redirect")),
+		again("200 with an empty body", named("empty-body")),
 		again("silence before the first byte", llmtest.Reply{llmtest.Stall()}),
 		again("silence after the head", llmtest.Reply{llmtest.Head(), llmtest.Stall()}),
 		again("silence in mid-answer", begun(llmtest.Stall())),
@@ -109,6 +119,8 @@ func faults() []fault {
 		final("an answer above the byte cap", begun(llmtest.Delta(strings.Repeat("x", 5<<20)))),
 		final("no usage at the end", llmtest.Reply{llmtest.Role(), llmtest.Delta("Fine."), llmtest.Finish("stop"), llmtest.Done()}),
 		again("a tool call that nobody asked for", llmtest.Reply{llmtest.Role(), llmtest.ToolCall("1", "search", "{}"), llmtest.Finish("tool_calls"), llmtest.Usage(7, 3), llmtest.Done()}),
+		again("a tool call with broken arguments", named("tool-arguments-broken")),
+		final("1,000 tool calls", named("tool-calls-1000")),
 		{name: "JSON that does not follow the schema", replies: []llmtest.Reply{llmtest.Text("{}"), llmtest.Text(`{"title": 1}`)}, prompt: schema},
 		{name: "the same, twice", replies: []llmtest.Reply{llmtest.Text("{}")}, prompt: schema},
 		{name: "JSON cut off by the token limit", replies: []llmtest.Reply{{llmtest.Role(), llmtest.Delta(`{"ti`), llmtest.Finish("length"), llmtest.Usage(7, 3), llmtest.Done()}}, prompt: schema},
@@ -218,7 +230,7 @@ func suffer(t *testing.T, f fault) string {
 // The table of docs/reliability.md is what happens.
 func TestFaultTable(t *testing.T) {
 	t.Parallel()
-	table := faults()
+	table := faults(t)
 	rows := make([]string, len(table))
 	var mu sync.Mutex
 	t.Run("rows", func(t *testing.T) {

@@ -65,7 +65,7 @@ const waitingChain = "name: waiting\nprompts:\n  - {name: P, model: test/busy, c
 // database's clock says so, and not earlier.
 func TestLongWaitFreesTheWorker(t *testing.T) {
 	t.Parallel()
-	s := script(answers{"busy": limitedFor(1, 700*time.Millisecond), "fine": say("fine")})
+	s := script(answers{"busy": limitedFor(1, 3*time.Second), "fine": say("fine")})
 	h := newHarness(t, s.entry(), executor.Config{Workers: 1, Retry: impatient, Poll: 10 * time.Millisecond})
 	ex := h.trigger(h.chain(waitingChain), nil)
 	waiting := h.waits(ex.ID)
@@ -83,7 +83,7 @@ func TestLongWaitFreesTheWorker(t *testing.T) {
 		t.Errorf("%s in epoch %d after %d calls, wakes at %v", got.Status, got.Epoch, s.count("busy"), got.WakeAt)
 	}
 	retry := find(log, events.TypePromptRetry)
-	if len(retry) != 1 || retry[0].Data["delay"] != 700.0 || retry[0].Data["modelId"] != "test/busy" || retry[0].Data["try"] != 2.0 {
+	if len(retry) != 1 || retry[0].Data["delay"] != 3000.0 || retry[0].Data["modelId"] != "test/busy" || retry[0].Data["try"] != 2.0 {
 		t.Fatalf("retries: %v", retry)
 	}
 	if begun := when(t, find(log, events.TypePromptStart)[1]); begun.Before(waiting.WakeAt.Truncate(time.Millisecond)) {
@@ -159,7 +159,7 @@ func TestSiblingsOfAWait(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
 	s := script(answers{
-		"soon": limitedFor(1, 50*time.Millisecond), "late": limitedFor(1, 400*time.Millisecond),
+		"soon": limitedFor(1, time.Second), "late": limitedFor(1, 3*time.Second),
 		"slow": func(_ context.Context, _ int, _ llm.Request, say func(string) bool) error {
 			<-gate
 			say("slow")
@@ -229,17 +229,16 @@ prompts:
 func TestDeadlinesEndAWait(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, prompt, chain, code string }{
-		{"of the prompt", "timeout: 300ms", "", "prompt_timeout"},
-		{"of the chain", "timeout: 1h", "limits: {timeout: 300ms}", "timeout"},
+		{"of the prompt", "timeout: 5s", "", "prompt_timeout"},
+		{"of the chain", "timeout: 1h", "limits: {timeout: 5s}", "timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := script(answers{"busy": limitedFor(1, time.Hour)})
 			h := newHarness(t, s.entry(), executor.Config{Retry: impatient, Poll: 5 * time.Millisecond})
 			ex := h.trigger(h.chain("name: waiting\n"+tt.chain+"\nprompts:\n  - {name: P, model: test/busy, content: x, "+tt.prompt+"}\n"), nil)
-			h.waits(ex.ID)
 			got := h.checkLog(ex.ID, h.follow(ex.ID))
-			if got.ErrorCode != tt.code || got.Epoch < 2 || s.count("busy") != 1 {
+			if got.ErrorCode != tt.code || got.Epoch < 2 /* it was put down */ || s.count("busy") != 1 {
 				t.Errorf("%s in epoch %d after %d calls", got.ErrorCode, got.Epoch, s.count("busy"))
 			}
 			if state := h.states(ex.ID)["P"]; state.ErrorCode != tt.code {
@@ -282,7 +281,7 @@ func TestCancelOfAWait(t *testing.T) {
 // wait was for.
 func TestWaitOutlivesTheServer(t *testing.T) {
 	t.Parallel()
-	s := script(answers{"busy": limitedFor(1, 500*time.Millisecond)})
+	s := script(answers{"busy": limitedFor(1, 3*time.Second)})
 	h := newHarness(t, s.entry(), executor.Config{Owner: "one", Retry: impatient})
 	ex := h.trigger(h.chain(waitingChain), nil)
 	waiting := h.waits(ex.ID)
@@ -349,7 +348,7 @@ func TestHandOverOfAWait(t *testing.T) {
 // An execution that waits keeps its place among those of its chain.
 func TestWaitKeepsItsPlace(t *testing.T) {
 	t.Parallel()
-	s := script(answers{"busy": limitedFor(1, 300*time.Millisecond)})
+	s := script(answers{"busy": limitedFor(1, 3*time.Second)})
 	h := newHarness(t, s.entry(), executor.Config{Retry: impatient, Poll: 5 * time.Millisecond})
 	v := h.chain("name: one-at-a-time\nlimits: {concurrency: 1}\nprompts: [{name: P, model: test/busy, content: x}]\n")
 	first, second := h.trigger(v, nil), h.trigger(v, nil)
