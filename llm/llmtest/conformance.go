@@ -23,7 +23,7 @@ const (
 	CallIDs         Capability = "call ids"         // tool calls and results that name their call
 	Images          Capability = "images"           // pictures by their bytes
 	ImageURLs       Capability = "image addresses"  // pictures by their address
-	Schema          Capability = "schema"           // an answer held to a JSON Schema
+	Schema          Capability = "schema"           // a JSON Schema that the far side holds the answer to
 	Thinking        Capability = "thinking"         // reasoning that is shown
 	Seed            Capability = "seed"             // repeatable sampling
 	ResponseIDs     Capability = "response ids"     // a name for each answer
@@ -201,9 +201,7 @@ func Conform[Test T[Test]](t Test, s Subject) {
 			t.Errorf("stopped answer: %+v", r)
 		}
 	})
-	if s.can(Schema) {
-		t.Run("schema", func(t Test) { conformSchema(t, s) })
-	}
+	t.Run("schema", func(t Test) { conformSchema(t, s) })
 	if s.can(Thinking) {
 		t.Run("reasoning", func(t Test) {
 			t.Parallel()

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +65,7 @@ func conformSchema[Test T[Test]](t Test, s Subject) {
 	if r.Err != nil || !sameJSON(r.Text, `{"a":1}`) || r.FinishReason != llm.FinishStop {
 		t.Errorf("%+v", r)
 	}
-	if got := arrived(t, s, req.Model); got != nil && !sameJSON(string(got.Schema), string(schema)) {
+	if got := arrived(t, s, req.Model); got != nil && s.can(Schema) && !sameJSON(string(got.Schema), string(schema)) {
 		t.Errorf("the schema arrived as %s", got.Schema)
 	}
 }
@@ -153,36 +152,33 @@ func conformResults[Test T[Test]](t Test, s Subject) {
 }
 
 func conformParameters[Test T[Test]](t Test, s Subject) {
-	t.Parallel()
 	zero, most, seed := 0.0, 0.123456, int64(42)
-	req := llm.Request{
-		Model: testModel(t, s), Temperature: &zero, TopP: &most, MaxTokens: 77, Stop: []string{"one", "two"}, Seed: &seed,
-		Messages: []llm.Message{{Role: llm.RoleSystem, Text: "Be brief."}, userMessage("Hello"), {Role: llm.RoleAssistant, Text: "Hi"}, userMessage("Echo: Grüße")},
-	}
-	if r := Collect(t.Context(), t, s.Provider, req); r.Err != nil {
-		t.Errorf("%+v", r)
-	}
-	got := arrived(t, s, req.Model)
-	if got == nil {
-		return
-	}
-	if !s.can(Seed) {
-		req.Seed = nil
-	}
-	if !reflect.DeepEqual(got.Messages, req.Messages) {
-		t.Errorf("messages arrived as %+v, want %+v", got.Messages, req.Messages)
-	}
-	if !reflect.DeepEqual(got.Temperature, req.Temperature) || !reflect.DeepEqual(got.TopP, req.TopP) || got.MaxTokens != req.MaxTokens ||
-		!slices.Equal(got.Stop, req.Stop) || !reflect.DeepEqual(got.Seed, req.Seed) || !got.Stream {
-		t.Errorf("parameters arrived as %+v", got)
-	}
-	req = llm.Request{Model: req.Model + "-without", Messages: []llm.Message{userMessage("Echo: x")}}
-	if r := Collect(t.Context(), t, s.Provider, req); r.Err != nil {
-		t.Errorf("%+v", r)
-	}
-	if got := arrived(t, s, req.Model); got != nil && (got.Temperature != nil || got.TopP != nil || got.Stop != nil || got.Seed != nil ||
-		got.Schema != nil || got.Tools != nil || got.ToolChoice != "" || got.ParallelTools != nil || got.Effort != "") {
-		t.Errorf("parameters that nobody gave: %+v", got)
+	conversation := []llm.Message{{Role: llm.RoleSystem, Text: "Be brief."}, userMessage("Hello"), {Role: llm.RoleAssistant, Text: "Hi"}, userMessage("Echo: Grüße")}
+	for name, req := range map[string]llm.Request{
+		"none":        {},
+		"temperature": {Temperature: &zero, MaxTokens: 77},
+		"top p":       {TopP: &most, Stop: []string{"one", "two"}, Seed: &seed},
+	} {
+		t.Run(name, func(t Test) {
+			t.Parallel()
+			req.Model, req.Messages = testModel(t, s), conversation
+			if r := Collect(t.Context(), t, s.Provider, req); r.Err != nil {
+				t.Errorf("%+v", r)
+			}
+			got := arrived(t, s, req.Model)
+			if got == nil {
+				return
+			}
+			if !s.can(Seed) {
+				req.Seed = nil
+			}
+			if req.MaxTokens == 0 {
+				got.MaxTokens = 0 // some formats want a limit always
+			}
+			if !reflect.DeepEqual(got.Request, req) || !got.Stream || !got.WantUsage {
+				t.Errorf("arrived as %+v, want %+v", *got, req)
+			}
+		})
 	}
 }
 
