@@ -115,10 +115,13 @@ func TestFakeLLM(t *testing.T) {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
-	// Not streamed, and each wire reads its own part of the body.
-	for _, path := range []string{"/v1/chat/completions", "/v1/messages", "/v1beta/models/whole:generateContent"} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+path, strings.NewReader(
-			`{"model":"whole","max_tokens":99,"messages":[{"role":"user","content":"Echo: hello"}],"contents":[{"role":"user","parts":[{"text":"Echo: hello"}]}]}`))
+	const chat = `{"model":"whole","max_tokens":99,"messages":[{"role":"user","content":"Echo: hello"}]}`
+	for path, body := range map[string]string{
+		"/v1/chat/completions":                 chat,
+		"/v1/messages":                         chat,
+		"/v1beta/models/whole:generateContent": `{"contents":[{"role":"user","parts":[{"text":"Echo: hello"}]}]}`,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

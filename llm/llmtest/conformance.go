@@ -18,11 +18,6 @@ type Capability string
 
 // The capabilities that Subject.Lacks names.
 const (
-	Tools           Capability = "tools"            // tool calls and their results
-	RawArguments    Capability = "raw arguments"    // arguments of tool calls that are no JSON
-	CallIDs         Capability = "call ids"         // tool calls and results that name their call
-	Images          Capability = "images"           // pictures by their bytes
-	ImageURLs       Capability = "image addresses"  // pictures by their address
 	Schema          Capability = "schema"           // a JSON Schema that the far side holds the answer to
 	Thinking        Capability = "thinking"         // reasoning that is shown
 	Seed            Capability = "seed"             // repeatable sampling
@@ -47,9 +42,7 @@ type Subject struct {
 	Lacks []Capability
 }
 
-func (s Subject) can(capabilities ...Capability) bool {
-	return !slices.ContainsFunc(capabilities, func(c Capability) bool { return slices.Contains(s.Lacks, c) })
-}
+func (s Subject) can(c Capability) bool { return !slices.Contains(s.Lacks, c) }
 
 // Conform runs the suite that every provider passes.
 func Conform[Test T[Test]](t Test, s Subject) {
@@ -219,19 +212,15 @@ func Conform[Test T[Test]](t Test, s Subject) {
 			}
 		})
 	}
-	if s.can(Tools) {
-		t.Run("tool calls", func(t Test) { conformCalls(t, s) })
-		t.Run("tool results", func(t Test) { conformResults(t, s) })
-	}
+	t.Run("tool calls", func(t Test) { conformCalls(t, s) })
+	t.Run("tool results", func(t Test) { conformResults(t, s) })
 	if s.Fake != nil {
 		t.Run("parameters", func(t Test) { conformParameters(t, s) })
 		t.Run("images", func(t Test) { conformImages(t, s) })
 		t.Run("usage", func(t Test) { conformUsage(t, s) })
 		t.Run("hang up", func(t Test) { conformHangUp(t, s) })
 		for _, fault := range Faults() {
-			if s.can(fault.Needs...) {
-				t.Run("fault "+fault.Name, func(t Test) { conformFault(t, s, fault) })
-			}
+			t.Run("fault "+fault.Name, func(t Test) { conformFault(t, s, fault) })
 		}
 	}
 }

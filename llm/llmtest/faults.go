@@ -29,8 +29,6 @@ type Fault struct {
 	// that its text was repaired; ToolCalls counts its tool calls.
 	Estimated, Repaired bool
 	ToolCalls           int
-	// Needs names what a format must be able to say.
-	Needs []Capability
 }
 
 // FaultNamed finds a fault.
@@ -207,9 +205,9 @@ func oddTools() []Fault {
 		many = append(many, ToolCall(fmt.Sprintf("c%d", i), "add", "{}"))
 	}
 	return []Fault{
-		{Name: "tool-arguments-broken", Reply: append(Reply{Role(), ToolCall("c1", "add", `{"a":`, `oops`)}, end...), ToolCalls: 1, Needs: []Capability{Tools, RawArguments}},
-		{Name: "tool-unknown", Reply: append(Reply{Role(), ToolCall("c1", "no_such_tool", "{}")}, end...), ToolCalls: 1, Needs: []Capability{Tools}},
-		{Name: "tool-calls-1000", Reply: append(many, end...), Code: llm.CodeResponseTooLarge, Needs: []Capability{Tools}},
+		{Name: "tool-arguments-broken", Reply: append(Reply{Role(), ToolCall("c1", "add", `{"a":`, `oops`)}, end...), ToolCalls: 1},
+		{Name: "tool-unknown", Reply: append(Reply{Role(), ToolCall("c1", "no_such_tool", "{}")}, end...), ToolCalls: 1},
+		{Name: "tool-calls-1000", Reply: append(many, end...), Code: llm.CodeResponseTooLarge},
 	}
 }
 

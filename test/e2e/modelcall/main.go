@@ -14,6 +14,7 @@ import (
 	"os"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/gemini"
 	"github.com/chainstream/chainstream/llm/openai"
 )
 
@@ -56,6 +57,8 @@ func provider(name, base string) (llm.Provider, error) {
 	switch name {
 	case "openai":
 		return openai.New(openai.Config{BaseURL: base, Key: "sk-none", Client: client})
+	case "gemini":
+		return gemini.New(gemini.Config{BaseURL: base, Key: "none", Client: client})
 	}
 	return nil, fmt.Errorf("there is no provider %q", name)
 }
