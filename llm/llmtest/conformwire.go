@@ -262,7 +262,7 @@ func conformHangUp[Test T[Test]](t Test, s Subject) {
 
 // impatience is what the faults that wait for a deadline are given. A machine
 // that is too slow for it finds the deadline earlier, with less of the text.
-const impatience = 200 * time.Millisecond
+const impatience = time.Second
 
 func conformFault[Test T[Test]](t Test, s Subject, fault Fault) {
 	t.Parallel()
@@ -274,7 +274,9 @@ func conformFault[Test T[Test]](t Test, s Subject, fault Fault) {
 		provider = llm.Guard(provider, llm.Deadlines{FirstByte: impatience, Idle: impatience})
 	}
 	r := Collect(t.Context(), t, provider, llm.Request{Model: model, Messages: []llm.Message{userMessage("Hello")}})
-	arrived(t, s, model)
+	if n := s.Fake.Count(model); n > 1 || (n == 0 && !waits) { // a slow machine may find the deadline before the call is out
+		t.Errorf("%d calls: retries are not the provider's business", n)
+	}
 	switch {
 	case waits, fault.Torn:
 		if !strings.HasPrefix(fault.Text, r.Text) {

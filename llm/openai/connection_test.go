@@ -64,7 +64,7 @@ func TestHangUp(t *testing.T) {
 		fake := llmtest.NewServer(t)
 		// One event only: a slow machine must not find the deadline between two.
 		fake.Script("m", llmtest.Reply{llmtest.Delta("half"), llmtest.Stall()})
-		p := llm.Guard(provider(t, fake.URL), llm.Deadlines{Idle: 20 * time.Millisecond})
+		p := llm.Guard(provider(t, fake.URL), llm.Deadlines{Idle: time.Second})
 		r := llmtest.Collect(t.Context(), t, p, request("m"))
 		if e := (*llm.Error)(nil); !errors.As(r.Err, &e) || e.Code != llm.CodeTimeoutIdle || r.Text != "half" {
 			t.Errorf("%+v", r)
@@ -76,7 +76,7 @@ func TestHangUp(t *testing.T) {
 		fake := llmtest.NewServer(t)
 		// Comments are no sign of life of the model.
 		fake.Script("m", llmtest.Reply{llmtest.Head(), llmtest.Comment("queued"), llmtest.Stall()})
-		p := llm.Guard(provider(t, fake.URL), llm.Deadlines{FirstByte: 20 * time.Millisecond})
+		p := llm.Guard(provider(t, fake.URL), llm.Deadlines{FirstByte: time.Second})
 		r := llmtest.Collect(t.Context(), t, p, request("m"))
 		if e := (*llm.Error)(nil); !errors.As(r.Err, &e) || e.Code != llm.CodeTimeoutFirstByte {
 			t.Errorf("%+v", r)

@@ -145,7 +145,7 @@ func TestUsageOfFailure(t *testing.T) {
 			t.Parallel()
 			fake := llmtest.NewServer(t)
 			fake.Script("m", reply)
-			p := llm.Guard(provider(t, fake.URL), llm.Deadlines{Idle: 50 * time.Millisecond})
+			p := llm.Guard(provider(t, fake.URL), llm.Deadlines{Idle: time.Second})
 			r := llmtest.Collect(t.Context(), t, p, request("m"))
 			if e := (*llm.Error)(nil); !errors.As(r.Err, &e) || e.Usage == nil || e.Usage.InputTokens != 11 {
 				t.Errorf("error %v", r.Err)
