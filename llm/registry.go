@@ -1,6 +1,7 @@
 package llm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,9 +36,18 @@ type Entry struct {
 	Demo bool
 	// Models lists well-known models for choosing from, without prefix.
 	Models []string
-	// Info is what is known of models, by their name without prefix; others have
-	// the zero Info.
-	Info map[string]Info
+	// Info is what is known of models, by their name without prefix; Lookup is
+	// asked for the others, and nil knows none.
+	Info   map[string]Info
+	Lookup func(model string) Info
+	// List asks the provider which models it has, nil when it cannot be asked.
+	List func(ctx context.Context) ([]Listed, error)
+	// Local marks a server that may be asked at any time, because asking costs
+	// nothing and reaches nobody else. It is asked in the background; a provider
+	// that is not local is asked by Refresh alone.
+	Local bool
+	// Remedy says what helps when a local server does not answer.
+	Remedy string
 	// Fixed says that Models is complete: any other model is an error. Otherwise
 	// the provider itself decides at the call.
 	Fixed bool
@@ -59,18 +69,29 @@ type Model struct {
 	Label      string // of the provider
 	Demo       bool
 	Configured bool
+	// Available tells that a call can be made, as far as is known without one:
+	// the provider is configured and, where it is a local server, runs and has the
+	// model.
+	Available bool
+	Info      Info
 }
 
-// Registry finds providers by the first part of a model id. It does not change
-// after NewRegistry and is safe for concurrent use.
+// Registry finds providers by the first part of a model id. Its providers do not
+// change after NewRegistry; what is known of local servers does, in the
+// background. It is safe for concurrent use.
 type Registry struct {
-	entries map[string]Entry
+	entries map[string]*listing
+	looks   looks
 }
 
 // NewRegistry returns a registry of the given providers, keyed by the prefix of
-// their model ids.
+// their model ids. It asks nobody yet; Close it where an Entry is Local.
 func NewRegistry(entries map[string]Entry) *Registry {
-	return &Registry{entries: maps.Clone(entries)}
+	r := &Registry{entries: make(map[string]*listing, len(entries))}
+	for name, e := range entries {
+		r.entries[name] = &listing{Entry: e}
+	}
+	return r
 }
 
 // SplitModelID splits "provider/model" at the first slash; the model may contain
@@ -98,7 +119,7 @@ func (r *Registry) Resolve(id string) (Target, error) {
 		return Target{}, fmt.Errorf("%w: %q needs the environment variable %s", ErrNotConfigured, id, entry.Env)
 	}
 	vendor, _, _ := strings.Cut(id, "/")
-	return Target{ID: id, Vendor: vendor, Model: model, Provider: entry.Provider, Info: entry.Info[model]}, nil
+	return Target{ID: id, Vendor: vendor, Model: model, Provider: entry.Provider, Info: r.info(entry, model)}, nil
 }
 
 // Info returns what is known of a model; the zero Info when nothing is.
@@ -107,7 +128,7 @@ func (r *Registry) Info(id string) Info {
 	if err != nil {
 		return Info{}
 	}
-	return entry.Info[model]
+	return r.info(entry, model)
 }
 
 // Check reports whether a chain may name this model: ErrModelID,
@@ -125,36 +146,44 @@ func (r *Registry) Demo(id string) bool {
 	return err == nil && entry.Demo
 }
 
-// Models lists the well-known models of all providers, sorted by id.
+// Models lists the well-known models of all providers, and what they were seen
+// to have, sorted by id. It answers at once; local servers that were last asked
+// a while ago are asked again in the background.
 func (r *Registry) Models() []Model {
-	var list []Model
-	for name, entry := range r.entries {
-		for _, model := range entry.Models {
-			list = append(list, Model{
-				ID:         name + "/" + model,
-				Provider:   name,
-				Label:      entry.Label,
-				Demo:       entry.Demo,
-				Configured: entry.Provider != nil,
+	var models []Model
+	for name, e := range r.entries {
+		seen := r.look(e)
+		names := slices.Clone(e.Models)
+		for _, l := range seen.models {
+			names = append(names, l.Model)
+		}
+		slices.Sort(names)
+		for _, model := range slices.Compact(names) {
+			models = append(models, Model{
+				ID: name + "/" + model, Provider: name, Label: e.Label, Demo: e.Demo, Configured: e.Provider != nil,
+				Available: e.Provider != nil && (!e.asked() || seen.has(model)), Info: e.info(model, seen),
 			})
 		}
 	}
-	slices.SortFunc(list, func(a, b Model) int { return strings.Compare(a.ID, b.ID) })
-	return list
+	slices.SortFunc(models, func(a, b Model) int { return strings.Compare(a.ID, b.ID) })
+	return models
 }
 
-func (r *Registry) find(id string) (Entry, string, error) {
+// info answers what is known of a model of the entry.
+func (r *Registry) info(e *listing, model string) Info { return e.info(model, r.look(e)) }
+
+func (r *Registry) find(id string) (*listing, string, error) {
 	provider, model, err := SplitModelID(id)
 	if err != nil {
-		return Entry{}, "", err
+		return nil, "", err
 	}
 	entry, ok := r.entries[provider]
 	if !ok {
 		known := strings.Join(slices.Sorted(maps.Keys(r.entries)), ", ")
-		return Entry{}, "", fmt.Errorf("%w: %q (known: %s)", ErrUnknownProvider, provider, known)
+		return nil, "", fmt.Errorf("%w: %q (known: %s)", ErrUnknownProvider, provider, known)
 	}
 	if entry.Fixed && !slices.Contains(entry.Models, model) {
-		return Entry{}, "", fmt.Errorf("%w: %q (known: %s)", ErrUnknownModel, id, strings.Join(entry.Models, ", "))
+		return nil, "", fmt.Errorf("%w: %q (known: %s)", ErrUnknownModel, id, strings.Join(entry.Models, ", "))
 	}
 	return entry, model, nil
 }

@@ -62,7 +62,7 @@ func TestRegistry(t *testing.T) {
 func TestRegistryModels(t *testing.T) {
 	t.Parallel()
 	want := []llm.Model{
-		{ID: "offline/echo", Provider: "offline", Label: "Demo", Demo: true, Configured: true},
+		{ID: "offline/echo", Provider: "offline", Label: "Demo", Demo: true, Configured: true, Available: true},
 		{ID: "openai/gpt-4.1", Provider: "openai", Label: "OpenAI"},
 		{ID: "openai/gpt-4.1-mini", Provider: "openai", Label: "OpenAI"},
 	}
