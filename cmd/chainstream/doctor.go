@@ -16,6 +16,7 @@ import (
 
 	"github.com/chainstream/chainstream/internal/client"
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/listing"
 	"github.com/chainstream/chainstream/postgres"
 	"github.com/chainstream/chainstream/postgres/embedded"
 )
@@ -24,6 +25,7 @@ import (
 type doctorCommand struct {
 	databaseFlags
 	retentionFlags
+	modelFlags
 	clientFlags
 }
 
@@ -264,40 +266,50 @@ func (e *examination) providers(ctx context.Context) {
 	e.add("offline", verdictOK, "the demo model offline/echo is built in")
 	httpClient := llm.NewHTTPClient()
 	defer httpClient.CloseIdleConnections()
-	for _, v := range vendors() {
+	all := vendors()
+	if known, err := e.command.catalogue(); err != nil {
+		e.add("models", verdictMissing, "%s", err)
+	} else {
+		all = append(all, further(known)...)
+	}
+	for _, v := range all {
 		switch {
-		case v.key == "":
-			e.local(ctx, httpClient, v)
 		case !v.configured(e.app.getenv):
 			e.add(v.name, verdictNote, "not configured; set %s to use %s", v.key, v.label)
-		default:
+		case v.local:
+			e.local(ctx, httpClient, v)
+		default: // who may charge for it is not asked
 			e.add(v.name, verdictOK, "configured for %s", shownAddress(v.endpoint(e.app.getenv)))
 		}
 	}
 }
 
-// local looks whether a model server on one's own machine runs.
+// local looks whether a model server on one's own machine runs, and what it has.
 func (e *examination) local(ctx context.Context, httpClient *http.Client, v vendor) {
-	address := v.endpoint(e.app.getenv)
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(address, "/")+"/models", http.NoBody)
-	if err != nil {
-		e.add(v.name, verdictNote, "%s cannot be read as an address; correct it", v.base)
-		return
+	models, err := v.list(v.server(e.app.getenv, httpClient), ctx)
+	shown := shownAddress(v.endpoint(e.app.getenv))
+	switch status := listing.StatusError(0); {
+	case errors.As(err, &status):
+		e.add(v.name, verdictNote, "%s answered with status %d; is that %s?", shown, int(status), v.label)
+	case err != nil:
+		e.add(v.name, verdictNote, "%s", v.silent(e.app.getenv))
+	case len(models) == 0:
+		e.add(v.name, verdictNote, "answers at %s and has no model yet", shown)
+	default:
+		names := make([]string, len(models))
+		for i, m := range models {
+			names[i] = v.name + "/" + m.Model
+		}
+		const most = 5
+		more := ""
+		if len(names) > most {
+			more = fmt.Sprintf(" and %d more", len(names)-most)
+			names = names[:most]
+		}
+		e.add(v.name, verdictOK, "answers at %s with %s%s", shown, strings.Join(names, ", "), more)
 	}
-	shown := shownAddress(address)
-	resp, err := httpClient.Do(req)
-	if err != nil {
-		e.add(v.name, verdictNote, "does not answer at %s; start %s, or set %s", shown, v.label, v.base)
-		return
-	}
-	status := resp.StatusCode
-	if err := resp.Body.Close(); err != nil || status != http.StatusOK {
-		e.add(v.name, verdictNote, "%s answered with status %d; is that %s?", shown, status, v.label)
-		return
-	}
-	e.add(v.name, verdictOK, "answers at %s", shown)
 }
 
 // shownAddress is an address without what may be secret in it, because people

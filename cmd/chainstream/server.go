@@ -29,6 +29,7 @@ type serverFlags struct {
 	databaseFlags
 	retentionFlags
 	callFlags
+	modelFlags
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
 	MaxQueued       int           `help:"Waiting executions in the database, from all servers, before this one refuses new ones." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
@@ -72,6 +73,7 @@ type server struct {
 	http     *http.Server
 	listener net.Listener
 	client   *http.Client // of the model providers
+	models   *llm.Registry
 
 	served     chan struct{} // closed when the HTTP server has ended
 	serveErr   error         // why; read after served
@@ -82,7 +84,7 @@ type server struct {
 // startServer starts a server on an address. Its errors are sentences.
 func startServer(ctx context.Context, flags serverFlags, addr string, getenv func(string) string, logger *slog.Logger) (*server, error) {
 	s := &server{flags: flags, logger: logger, client: llm.NewHTTPClient(), served: make(chan struct{})}
-	registry, err := models(getenv, s.client, flags.OfflinePace)
+	registry, err := flags.registry(getenv, s.client, flags.OfflinePace)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +102,8 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	if err := s.wire(ctx, registry); err != nil {
 		return nil, errors.Join(err, s.listener.Close(), s.closeDatabase())
 	}
+	s.models = registry
+	registry.Detect()
 	s.executor.Start()
 	s.bus.Start(receiver{broker: s.broker, executor: s.executor})
 	upkeep, stopUpkeep := context.WithCancel(context.Background())
@@ -213,6 +217,7 @@ func (s *server) stop(ctx context.Context) error {
 	s.stopUpkeep()
 	s.background.Wait()
 	s.store.Close()
+	s.models.Close()
 	s.client.CloseIdleConnections()
 	if stopErr := s.database.close(); stopErr != nil && !dead {
 		err = errors.Join(err, stopErr)

@@ -19,7 +19,7 @@ import (
 // Server is a provider that can be asked.
 type Server struct {
 	// Address is where its API for chat is, up to and including the version, such
-	// as http://127.0.0.1:11434/v1.
+	// as http://127.0.0.1:11434/v1. Anthropic's and Gemini's may lack that.
 	Address string
 	Key     string // empty when it needs none
 	Client  *http.Client
@@ -28,10 +28,11 @@ type Server struct {
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 8 << 20
 
-// statusError is an answer that is no success.
-type statusError int
+// StatusError is the HTTP status of an answer that is no success.
+type StatusError int
 
-func (e statusError) Error() string { return fmt.Sprintf("status %d", int(e)) }
+// Error names the status.
+func (e StatusError) Error() string { return fmt.Sprintf("it answered with status %d", int(e)) }
 
 // call makes one request and reads the JSON of the answer.
 func (s Server) call(ctx context.Context, method, address string, header map[string]string, body io.Reader, v any) error {
@@ -53,7 +54,7 @@ func (s Server) call(ctx context.Context, method, address string, header map[str
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return statusError(resp.StatusCode)
+		return StatusError(resp.StatusCode)
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v); err != nil {
 		return fmt.Errorf("the answer is no list of models: %w", err)
@@ -123,7 +124,7 @@ func (s Server) Anthropic(ctx context.Context) ([]llm.Listed, error) {
 		} `json:"data"`
 	}
 	header := map[string]string{"X-Api-Key": s.Key, "Anthropic-Version": "2023-06-01"}
-	if err := s.call(ctx, http.MethodGet, s.Address+"/models?limit=1000", header, http.NoBody, &answer); err != nil {
+	if err := s.call(ctx, http.MethodGet, strings.TrimSuffix(s.Address, "/v1")+"/v1/models?limit=1000", header, http.NoBody, &answer); err != nil {
 		return nil, err
 	}
 	var models []llm.Listed
@@ -143,8 +144,11 @@ func (s Server) Gemini(ctx context.Context) ([]llm.Listed, error) {
 			Methods          []string `json:"supportedGenerationMethods"`
 		} `json:"models"`
 	}
-	address := strings.TrimSuffix(s.Address, "/openai") + "/models?pageSize=1000"
-	if err := s.call(ctx, http.MethodGet, address, map[string]string{"X-Goog-Api-Key": s.Key}, http.NoBody, &answer); err != nil {
+	address := strings.TrimSuffix(s.Address, "/openai")
+	if !strings.HasSuffix(address, "/v1beta") && !strings.HasSuffix(address, "/v1") {
+		address += "/v1beta"
+	}
+	if err := s.call(ctx, http.MethodGet, address+"/models?pageSize=1000", map[string]string{"X-Goog-Api-Key": s.Key}, http.NoBody, &answer); err != nil {
 		return nil, err
 	}
 	var models []llm.Listed

@@ -96,7 +96,7 @@ func (s Server) LMStudio(ctx context.Context) ([]llm.Listed, error) {
 		} `json:"data"`
 	}
 	err := s.call(ctx, http.MethodGet, strings.TrimSuffix(s.Address, "/v1")+"/api/v0/models", s.bearer(), http.NoBody, &answer)
-	if status := statusError(0); errors.As(err, &status) {
+	if status := StatusError(0); errors.As(err, &status) {
 		return s.OpenAI(ctx)
 	}
 	if err != nil {
