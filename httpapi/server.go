@@ -107,9 +107,14 @@ type Runner interface {
 	Check(ctx context.Context, c *chain.Chain) error
 }
 
-// ModelLister lists the models that a chain may name.
+// ModelLister lists the models that a chain may name. *llm.Registry is one.
 type ModelLister interface {
+	// Models and Providers answer at once what is known.
 	Models() []llm.Model
+	Providers() []llm.ProviderState
+	// Refresh asks the providers what they have, with remote also those that are
+	// not on the own machine, and waits for the answers.
+	Refresh(ctx context.Context, remote bool)
 }
 
 // Config configures a Server. Store, Runner, Broker, Models and Web are needed;

@@ -56,24 +56,6 @@ func (s *Server) stopping() bool {
 	}
 }
 
-// modelEntry is a model that a chain may name.
-type modelEntry struct {
-	ID         string `json:"id"` // provider/model
-	Provider   string `json:"provider"`
-	Label      string `json:"label"` // of the provider, for people
-	Demo       bool   `json:"demo"`  // not a real model
-	Configured bool   `json:"configured"`
-}
-
-func (s *Server) listModels(c echo.Context) error {
-	models := s.cfg.Models.Models()
-	items := make([]modelEntry, len(models))
-	for i, m := range models {
-		items[i] = modelEntry{ID: m.ID, Provider: m.Provider, Label: m.Label, Demo: m.Demo, Configured: m.Configured}
-	}
-	return c.JSON(http.StatusOK, list[modelEntry]{Items: items})
-}
-
 func (s *Server) chainSchema(c echo.Context) error {
 	return c.Blob(http.StatusOK, "application/schema+json", chain.Schema())
 }
