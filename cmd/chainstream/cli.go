@@ -19,6 +19,7 @@ type commands struct {
 	Watch      watchCommand      `cmd:"" help:"Follow an execution, from its first event or from any other."`
 	Chains     chainsCommand     `cmd:"" help:"List, store, check and move chains."`
 	Executions executionsCommand `cmd:"" help:"List, start, cancel and read executions."`
+	Models     modelsCommand     `cmd:"" help:"List the models that chains may name, with limits and prices."`
 	Budgets    budgetsCommand    `cmd:"" help:"List and set what executions may cost together."`
 	Costs      costsCommand      `cmd:"" help:"Price past calls anew."`
 	Migrate    migrateCommand    `cmd:"" help:"Bring the database schema up, down, or tell where it stands."`

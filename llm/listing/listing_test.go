@@ -13,6 +13,7 @@ import (
 
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/llm/listing"
+	"github.com/chainstream/chainstream/llm/llmtest"
 )
 
 // answers is a server: by method and path, the header and the body that are
@@ -143,5 +144,22 @@ func TestSilentServer(t *testing.T) {
 	}
 	if _, err := s.OpenAI(ctx); err == nil {
 		t.Error("no answer is a list")
+	}
+}
+
+// The fake of all vendors is understood too.
+func TestFake(t *testing.T) {
+	t.Parallel()
+	fake := llmtest.NewServer(t)
+	fake.Script("m", llmtest.Text("x"))
+	s := listing.Server{Address: fake.URL, Key: "k", Client: llm.NewHTTPClient()}
+	defer s.Client.CloseIdleConnections()
+	for name, list := range map[string]func(context.Context) ([]llm.Listed, error){
+		"openai": s.OpenAI, "anthropic": s.Anthropic, "ollama": s.Ollama, "lmstudio": s.LMStudio,
+		"gemini": listing.Server{Address: strings.TrimSuffix(fake.URL, "/v1") + "/v1beta/openai", Client: s.Client}.Gemini,
+	} {
+		if models, err := list(t.Context()); err != nil || len(models) != 1 || models[0].Model != "m" {
+			t.Errorf("%s lists %+v, %v", name, models, err)
+		}
 	}
 }
