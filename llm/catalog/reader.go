@@ -55,8 +55,7 @@ func (r *reader) document(data []byte) (root ast.Node, err error) {
 	}
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		var at yaml.Error
-		if errors.As(err, &at) {
+		if at, ok := errors.AsType[yaml.Error](err); ok {
 			return nil, r.at(at.GetToken(), "not valid YAML: %s; correct it", strings.Join(strings.Fields(at.GetMessage()), " "))
 		}
 		return nil, fmt.Errorf("%s: this is not valid YAML; compare it with docs/models.md", r.name)
