@@ -58,19 +58,25 @@ func count(c *codec.Codec, piece string) int64 {
 	return int64(n)
 }
 
-// maxPiece is what the codec is given at once, in bytes. Its time grows with the
-// square of some runs, such as blank lines that hold a space, and it takes some
-// twenty bytes of memory for each of the text.
-const maxPiece = 2 << 10
+// What the codec is given at once, in bytes, of a text and of white space. Its
+// time grows with the square of some runs, most of all of blank lines that hold
+// a space, and it takes some twenty bytes of memory for each of the text.
+const (
+	maxPiece = 2 << 10
+	maxBlank = 256
+)
 
 // pieces cuts a long text where no token can be: behind a letter that is followed
 // by something else. A piece without such a place is no language, or one that
-// is written without marks; it is cut between two characters, which may change
-// the count by two.
+// is written without marks; it is cut between two characters, as long white
+// space is, which may change the count by two.
 func pieces(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for len(text) > maxPiece {
-			cut := border(text[:maxPiece])
+			cut := maxBlank
+			if strings.TrimSpace(text[:maxBlank]) != "" {
+				cut = border(text[:maxPiece])
+			}
 			if !yield(text[:cut]) {
 				return
 			}

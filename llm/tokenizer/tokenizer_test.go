@@ -3,10 +3,10 @@ package tokenizer_test
 import (
 	_ "embed"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,7 +84,7 @@ func TestLongTexts(t *testing.T) {
 		if s.Text == "" {
 			continue
 		}
-		long := strings.Repeat(s.Text, 1+20*tokenizer.MaxPiece/len(s.Text))
+		long := strings.Repeat(s.Text, 1+5*tokenizer.MaxPiece/len(s.Text))
 		var joined strings.Builder
 		pieces := 0
 		for piece := range tokenizer.Pieces(long) {
@@ -94,7 +94,7 @@ func TestLongTexts(t *testing.T) {
 			joined.WriteString(piece)
 			pieces++
 		}
-		if joined.String() != long || pieces < 10 {
+		if joined.String() != long || pieces < 5 {
 			t.Errorf("%s: %d pieces are not the text", s.Name, pieces)
 		}
 		apart := s.Name == "word" // nothing but letters
@@ -111,21 +111,30 @@ func TestLongTexts(t *testing.T) {
 	}
 }
 
-// What is no language must not keep a processor busy: a count that grows with
-// the square of the text takes minutes here.
-func TestWorstCases(t *testing.T) {
+// worst are texts that keep the codec busy longer than others: its time grows with
+// the square of some of them.
+var worst = []string{"a", "A", "😀", " ", "\n", " \n", "\t ", "!", "1", "\u0301", "\xff", "'s", "QUJD0987+/xyz", "世", "aA"}
+
+// The codec is never given more than a piece at once, whatever the text is, so
+// that the time grows with the text. BenchmarkWorst tells how long that is.
+func TestWorst(t *testing.T) {
 	t.Parallel()
-	const size = 256 << 10
-	for _, unit := range []string{"a", "A", "😀", " ", "\n", " \n", "\t ", "!", "1", "\u0301", "\xff", "'s", "QUJD0987+/xyz", "世", "aA"} {
-		text := strings.Repeat(unit, size/len(unit))
-		for _, name := range names {
-			began := time.Now()
-			n := tokenizer.Counter(name)(text)
-			if n < size/200 || n > size {
-				t.Errorf("%q is %d tokens in %s", unit, n, name)
+	for _, unit := range worst {
+		text := strings.Repeat(unit, (1<<20)/len(unit))
+		total := 0
+		for piece := range tokenizer.Pieces(text) {
+			if len(piece) > tokenizer.MaxPiece || len(piece) < 200 && total+len(piece) < len(text) {
+				t.Errorf("%q: a piece of %d bytes", unit, len(piece))
 			}
-			if took := time.Since(began); took > time.Minute {
-				t.Errorf("%q took %s in %s", unit, took, name)
+			total += len(piece)
+		}
+		if total != len(text) {
+			t.Errorf("%q: the pieces have %d bytes of %d", unit, total, len(text))
+		}
+		short := text[:16<<10/len(unit)*len(unit)]
+		for _, name := range names {
+			if n := int(tokenizer.Counter(name)(short)); n < len(short)/200 || n > len(short) {
+				t.Errorf("%q is %d tokens in %s", unit, n, name)
 			}
 		}
 	}
@@ -160,6 +169,21 @@ func FuzzCounter(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkWorst counts a megabyte of each.
+func BenchmarkWorst(b *testing.B) {
+	for _, unit := range worst {
+		text := strings.Repeat(unit, (1<<20)/len(unit))
+		b.Run(strconv.Quote(unit), func(b *testing.B) {
+			count := tokenizer.Counter(tokenizer.O200k)
+			count("")
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				count(text)
+			}
+		})
+	}
 }
 
 func BenchmarkCounter(b *testing.B) {
