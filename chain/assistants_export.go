@@ -133,6 +133,7 @@ func (ex *exporter) prompt(p *Prompt, at string) promptFile {
 	ex.dropIf(p.Output != nil, at+"/output")
 	ex.dropIf(len(p.Stop) > 0, at+"/stop")
 	ex.dropIf(p.Seed != nil, at+"/seed")
+	ex.dropIf(p.Cache != nil, at+"/cache")
 	if p.History.Mode != HistoryFull && p.Position > 1 {
 		ex.change(at+"/history", "%s became full: assistants always send the whole conversation", p.History)
 	}

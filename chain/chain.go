@@ -26,6 +26,8 @@ const (
 	MaxRenderedBytes = 16 << 20
 	// MaxTimeout is the longest timeout of a chain or a prompt.
 	MaxTimeout = 24 * time.Hour
+	// MinCacheTTL and MaxCacheTTL bound how long an answer may be remembered.
+	MinCacheTTL, MaxCacheTTL = time.Second, 30 * 24 * time.Hour
 	// MaxConcurrency is the largest limit of executions at once.
 	MaxConcurrency = 100_000
 )
@@ -108,6 +110,12 @@ type Prompt struct {
 	History     History
 	Stop        []string // stop sequences
 	Seed        *int64
+	Cache       *Cache // nil = the model is called every time
+}
+
+// Cache lets the answer of a model stand in for later calls that ask exactly the same.
+type Cache struct {
+	TTL time.Duration // how long an answer is remembered
 }
 
 // Knowledge configures the retrieval before a prompt.

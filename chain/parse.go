@@ -365,6 +365,7 @@ func (d *decoder) prompt(n *node, at string, position int) Prompt {
 				p.Seed = &v
 			}
 		},
+		"cache": func(n *node, at string) { p.Cache = d.cache(n, at) },
 	})
 	return p
 }
@@ -403,6 +404,19 @@ func (d *decoder) knowledge(n *node, at string) *Knowledge {
 	return k
 }
 
+// cache reads {ttl: 1h}, or 1h as its short form.
+func (d *decoder) cache(n *node, at string) *Cache {
+	k := &Cache{}
+	ttl := d.span(&k.TTL, MinCacheTTL, MaxCacheTTL, "1s to 720h")
+	switch {
+	case n.kind == kindString:
+		ttl(n, at)
+	case d.object(n, at, fields{"ttl": ttl}) && n.member("ttl") == nil:
+		d.add(at+"/ttl", CodeRequired, "the cache needs a ttl, such as 1h")
+	}
+	return k
+}
+
 func (d *decoder) output(n *node, at string) *Output {
 	if !d.is(n, at, kindObject) {
 		return nil
@@ -438,7 +452,13 @@ func parseHistory(s string) (History, bool) {
 
 var durationPattern = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$`)
 
+// duration reads how long something may take.
 func (d *decoder) duration(dst *time.Duration) func(*node, string) {
+	return d.span(dst, time.Millisecond, MaxTimeout, "1ms to 24h")
+}
+
+// span reads a duration within bounds, which a message names.
+func (d *decoder) span(dst *time.Duration, least, most time.Duration, bounds string) func(*node, string) {
 	return func(n *node, at string) {
 		if n.kind == kindNumber {
 			d.add(at, CodeWrongType, "expected a duration with its unit, such as \"60s\" or \"15m\", got a number")
@@ -451,8 +471,8 @@ func (d *decoder) duration(dst *time.Duration) func(*node, string) {
 		switch {
 		case err != nil || !durationPattern.MatchString(n.text):
 			d.add(at, CodeInvalid, "%s is no duration; write it such as \"60s\", \"15m\" or \"1h30m\"", shown(n.text))
-		case v < time.Millisecond || v > MaxTimeout:
-			d.add(at, CodeOutOfRange, "must be from 1ms to 24h")
+		case v < least || v > most:
+			d.add(at, CodeOutOfRange, "must be from %s", bounds)
 		default:
 			*dst = v
 		}

@@ -238,6 +238,9 @@ func (v *validator) prompt(p *Prompt, at string) {
 	if p.Retry.Attempts < 1 || p.Retry.Attempts > 10 {
 		v.add(at+"/retry/attempts", CodeOutOfRange, "must be from 1 to 10")
 	}
+	if k := p.Cache; k != nil && (k.TTL < MinCacheTTL || k.TTL > MaxCacheTTL) {
+		v.add(at+"/cache/ttl", CodeOutOfRange, "must be from 1s to 720h")
+	}
 	v.oneOf(at+"/onError", string(p.OnError), "stop", "continue")
 	if _, ok := parseHistory(p.History.String()); !ok {
 		v.add(at+"/history", CodeInvalid, "must be none, full or last:N with N from 1 to %d", MaxPrompts)

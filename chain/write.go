@@ -168,6 +168,11 @@ func (p *Prompt) tree() *node {
 	if p.Seed != nil {
 		o.put("seed", nodeOf(*p.Seed))
 	}
+	if p.Cache != nil {
+		cache := newObject()
+		cache.str("ttl", formatDuration(p.Cache.TTL))
+		o.put("cache", &cache.node)
+	}
 	return &o.node
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 const executionByID = `-- name: ExecutionByID :one
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at FROM executions WHERE id = $1
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at, cache_mode FROM executions WHERE id = $1
 `
 
 func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error) {
@@ -52,6 +52,7 @@ func (q *Queries) ExecutionByID(ctx context.Context, id int64) (Execution, error
 		&i.FoldedAt,
 		&i.FoldedSeqs,
 		&i.WakeAt,
+		&i.CacheMode,
 	)
 	return i, err
 }
@@ -165,7 +166,7 @@ UPDATE executions e
        slot = coalesce((SELECT h.slot FROM chosen h WHERE h.id = e.id), e.slot),
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = ANY(ARRAY(SELECT h.id FROM chosen h)) -- an array, so that the rows are always found by their key
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs, e.wake_at
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs, e.wake_at, e.cache_mode
 `
 
 type ExecutionClaimParams struct {
@@ -249,6 +250,7 @@ func (q *Queries) ExecutionClaim(ctx context.Context, arg ExecutionClaimParams) 
 			&i.FoldedAt,
 			&i.FoldedSeqs,
 			&i.WakeAt,
+			&i.CacheMode,
 		); err != nil {
 			return nil, err
 		}
@@ -270,7 +272,7 @@ UPDATE executions e
        wake_at = NULL,
        started_at = coalesce(e.started_at, clock_timestamp())
  WHERE e.id = $3 AND (e.status = 'queued' OR e.status = 'waiting' AND e.wake_at IS NOT NULL)
-RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs, e.wake_at
+RETURNING e.id, e.chain_id, e.chain_version, e.chain_name, e.status, e.inputs, e.metadata, e.limits, e.total_prompts, e.last_seq, e.lease_epoch, e.lease_owner, e.lease_expires_at, e.claims, e.cancel_requested_at, e.error, e.error_code, e.error_prompt_id, e.input_tokens, e.output_tokens, e.cost_usd, e.created_at, e.started_at, e.finished_at, e.priority, e.slot, e.parent_execution_id, e.origin, e.fork_from_prompt, e.reuse_prompt_ids, e.models, e.folded_at, e.folded_seqs, e.wake_at, e.cache_mode
 `
 
 type ExecutionClaimQueuedParams struct {
@@ -325,6 +327,7 @@ func (q *Queries) ExecutionClaimQueued(ctx context.Context, arg ExecutionClaimQu
 			&i.FoldedAt,
 			&i.FoldedSeqs,
 			&i.WakeAt,
+			&i.CacheMode,
 		); err != nil {
 			return nil, err
 		}
@@ -430,8 +433,9 @@ func (q *Queries) ExecutionFoldLag(ctx context.Context, age time.Duration) (Exec
 }
 
 const executionInsert = `-- name: ExecutionInsert :one
-INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts, priority)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts, priority, cache_mode)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+        $9)
 RETURNING id, created_at
 `
 
@@ -444,6 +448,7 @@ type ExecutionInsertParams struct {
 	Limits       []byte
 	TotalPrompts int32
 	Priority     int16
+	CacheMode    *string
 }
 
 type ExecutionInsertRow struct {
@@ -462,6 +467,7 @@ func (q *Queries) ExecutionInsert(ctx context.Context, arg ExecutionInsertParams
 		arg.Limits,
 		arg.TotalPrompts,
 		arg.Priority,
+		arg.CacheMode,
 	)
 	var i ExecutionInsertRow
 	err := row.Scan(&i.ID, &i.CreatedAt)
@@ -502,7 +508,7 @@ func (q *Queries) ExecutionLineageSet(ctx context.Context, arg ExecutionLineageS
 }
 
 const executionList = `-- name: ExecutionList :many
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at FROM executions
+SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at, cache_mode FROM executions
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
@@ -579,6 +585,7 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 			&i.FoldedAt,
 			&i.FoldedSeqs,
 			&i.WakeAt,
+			&i.CacheMode,
 		); err != nil {
 			return nil, err
 		}

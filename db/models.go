@@ -201,6 +201,7 @@ type Execution struct {
 	FoldedAt          *time.Time
 	FoldedSeqs        []int64
 	WakeAt            *time.Time
+	CacheMode         *string
 }
 
 type LLMCall struct {
@@ -263,4 +264,9 @@ type PromptResult struct {
 	ReusedOutputTokens    int64
 	ReusedCostUSD         *decimal.Decimal
 	CacheWriteTokens      int64
+	Cache                 *string
+	SavedFromExecutionID  *int64
+	SavedInputTokens      int64
+	SavedOutputTokens     int64
+	SavedCostUSD          *decimal.Decimal
 }

@@ -113,6 +113,11 @@ type folded struct {
 	Error            string      `json:"error"`
 	Code             string      `json:"code"`
 	ReusedFrom       *ReusedFrom `json:"reusedFrom"`
+
+	SourceExecutionID int64   `json:"sourceExecutionId"`
+	SavedInputTokens  int64   `json:"savedInputTokens"`
+	SavedOutputTokens int64   `json:"savedOutputTokens"`
+	SavedCostUSD      *string `json:"savedCostUsd"`
 }
 
 // Add folds the next event.
@@ -120,12 +125,12 @@ func (f *Fold) Add(rec Record) error {
 	var d folded
 	switch rec.Type {
 	case TypeProgress, TypeVariableSubstitution, TypeKnowledgeRetrievalStart, TypeKnowledgeRetrieved, TypeToolExecutionStart,
-		TypeToolExecutionComplete, TypeApprovalRequested, TypeApprovalResolved, TypeCacheHit, TypeCacheMiss, TypeExecutionStart:
+		TypeToolExecutionComplete, TypeApprovalRequested, TypeApprovalResolved, TypeExecutionStart:
 		// They change nothing that is shown of a prompt or of the outcome.
 		f.last = rec.Seq
 		return nil
 	case TypePromptStart, TypePromptDelta, TypeReasoningDelta, TypePromptRetry, TypePromptComplete, TypePromptError,
-		TypeLLMRequest, TypeLLMResponse, TypeLLMError, TypeExecutionComplete, TypeExecutionError:
+		TypeLLMRequest, TypeLLMResponse, TypeLLMError, TypeCacheHit, TypeCacheMiss, TypeExecutionComplete, TypeExecutionError:
 	}
 	if err := json.Unmarshal(rec.Data, &d); err != nil {
 		return fmt.Errorf("read event %d: %w", rec.Seq, err)
@@ -153,7 +158,7 @@ func (p *PromptFold) add(rec Record, d folded) {
 		p.void()
 		p.Name, p.Position, p.ModelID, p.Attempt, p.Status = d.PromptName, d.Position, d.ModelID, d.Attempt, PromptRunning
 		p.Stream, p.FirstSeq, p.Reused = rec.Stream, rec.Seq, d.ReusedFrom.state()
-		p.Announced = false
+		p.Announced, p.Cache, p.Saved = false, "", nil
 	case TypePromptRetry:
 		p.void()
 		p.Announced, p.Delay = true, time.Duration(d.Delay)*time.Millisecond
@@ -182,6 +187,11 @@ func (p *PromptFold) add(rec Record, d folded) {
 		if rec.Type == TypeLLMError {
 			p.CallCode, p.CallError = d.Code, d.Error
 		}
+	case TypeCacheMiss:
+		p.Cache, p.Saved = CacheToldMiss, nil
+	case TypeCacheHit:
+		p.Cache = CacheToldHit
+		p.Saved = &Reused{ExecutionID: d.SourceExecutionID, InputTokens: d.SavedInputTokens, OutputTokens: d.SavedOutputTokens, CostUSD: d.SavedCostUSD}
 	case TypePromptComplete:
 		p.close(PromptCompleted, rec.Time, d.Duration)
 		p.InputTokens, p.OutputTokens, p.CostUSD, p.Cached = d.InputTokens, d.OutputTokens, d.CostUSD, d.Cached
@@ -266,14 +276,15 @@ type Totals struct {
 	ReasoningTokens                int64   // part of OutputTokens
 	Estimated                      bool    // the provider did not give some of the figures
 	CostUSD                        *string // decimal; nil when that of one prompt is unknown
-	ReusedTokens                   int64   // input and output, paid by others
-	SavedCostUSD                   *string // and what they had cost; nil when nothing was reused or a cost is unknown
+	ReusedTokens                   int64   // input and output of prompts that were taken over, paid by others
+	SavedTokens                    int64   // of answers from the response cache
+	SavedCostUSD                   *string // what both had cost; nil when there are none or a cost is unknown
 }
 
 // Totalled sums over prompts, also those that failed.
 func Totalled(prompts []PromptState) Totals {
 	t := Totals{CostUSD: Nothing()}
-	reused := false
+	others := false
 	for _, s := range prompts {
 		t.InputTokens += s.InputTokens
 		t.OutputTokens += s.OutputTokens
@@ -282,14 +293,20 @@ func Totalled(prompts []PromptState) Totals {
 		t.ReasoningTokens += s.ReasoningTokens
 		t.Estimated = t.Estimated || s.UsageEstimated
 		t.CostUSD = AddCost(t.CostUSD, s.CostUSD)
-		if s.Reused == nil {
+		from := s.Reused
+		switch {
+		case from != nil:
+			t.ReusedTokens += from.InputTokens + from.OutputTokens
+		case s.Saved != nil:
+			from = s.Saved
+			t.SavedTokens += from.InputTokens + from.OutputTokens
+		default:
 			continue
 		}
-		t.ReusedTokens += s.Reused.InputTokens + s.Reused.OutputTokens
-		if !reused {
-			reused, t.SavedCostUSD = true, Nothing()
+		if !others {
+			others, t.SavedCostUSD = true, Nothing()
 		}
-		t.SavedCostUSD = AddCost(t.SavedCostUSD, s.Reused.CostUSD)
+		t.SavedCostUSD = AddCost(t.SavedCostUSD, from.CostUSD)
 	}
 	return t
 }

@@ -60,6 +60,36 @@ func TestFoldOfAttempts(t *testing.T) {
 	}
 }
 
+// An answer from the cache is summed apart from what was paid, and a new attempt
+// knows nothing of what an older one was told.
+func TestFoldOfCachedPrompts(t *testing.T) {
+	t.Parallel()
+	free, dear := "0", "0.25"
+	f := folded(t,
+		events.PromptStart{PromptID: 1, Attempt: 1},
+		events.CacheHit{PromptID: 1, RequestID: "h", SourceExecutionID: 9, SavedInputTokens: 70, SavedOutputTokens: 7, SavedCostUSD: &dear},
+		events.PromptDelta{PromptID: 1, Attempt: 1, Text: "again"},
+		events.PromptComplete{PromptID: 1, Output: "again", Cached: true, CostUSD: &free, Attempt: 1},
+		events.PromptStart{PromptID: 2, Attempt: 1},
+		events.CacheMiss{PromptID: 2, RequestID: "m"},
+		events.PromptComplete{PromptID: 2, Output: "new", InputTokens: 3, OutputTokens: 2, CostUSD: &dear, Attempt: 1},
+		events.PromptStart{PromptID: 3, Attempt: 1},
+		events.CacheHit{PromptID: 3, RequestID: "h2", SourceExecutionID: 9, SavedInputTokens: 1000},
+		events.PromptRetry{PromptID: 3, Attempt: 2},
+		events.PromptStart{PromptID: 3, Attempt: 2})
+	got := events.Totalled(f.Prompts())
+	if got.InputTokens != 3 || got.SavedTokens != 77 || got.ReusedTokens != 0 || got.SavedCostUSD == nil || *got.SavedCostUSD != "0.25" {
+		t.Errorf("totals %+v", got)
+	}
+	hit, miss, again := f.Prompt(1), f.Prompt(2), f.Prompt(3)
+	if !hit.Cached || hit.Cache != events.CacheToldHit || hit.Saved == nil || hit.Saved.ExecutionID != 9 || hit.Output != "again" {
+		t.Errorf("the hit: %+v", hit.PromptState)
+	}
+	if miss.Cached || miss.Cache != events.CacheToldMiss || miss.Saved != nil || again.Cache != "" || again.Saved != nil {
+		t.Errorf("the miss: %+v, the new attempt: %+v", miss.PromptState, again.PromptState)
+	}
+}
+
 // What was taken over is summed apart from what was paid.
 func TestFoldOfReusedPrompts(t *testing.T) {
 	t.Parallel()

@@ -222,16 +222,33 @@ type LLMError struct {
 	CostUSD *string `json:"costUsd,omitempty"` // of the call, decimal; absent when the price is unknown
 }
 
-// CacheHit says that an answer came from the response cache.
+// CacheHit says that an answer came from the response cache, and takes the place
+// of LLMRequest and LLMResponse.
 type CacheHit struct {
-	PromptID  int64  `json:"promptId"`
-	RequestID string `json:"requestId"`
-	Provider  string `json:"provider"`
-	Model     string `json:"model"`
+	PromptID          int64  `json:"promptId"`
+	RequestID         string `json:"requestId"` // of no other event
+	Provider          string `json:"provider"`
+	Model             string `json:"model"`
+	Attempt           int    `json:"attempt"`
+	SourceExecutionID int64  `json:"sourceExecutionId"` // that paid for the answer
+	SourceRequestID   string `json:"sourceRequestId"`   // of its LLMRequest
+	AgeMS             int64  `json:"ageMs"`
+
+	// What the answer had cost there.
+	SavedInputTokens  int64   `json:"savedInputTokens"`
+	SavedOutputTokens int64   `json:"savedOutputTokens"`
+	SavedCostUSD      *string `json:"savedCostUsd,omitempty"` // decimal; absent when it is unknown
 }
 
-// CacheMiss says that the response cache was asked and had no answer.
-type CacheMiss CacheHit
+// CacheMiss says that the response cache was asked and had no answer; the call
+// follows.
+type CacheMiss struct {
+	PromptID  int64  `json:"promptId"`
+	RequestID string `json:"requestId"` // of the LLMRequest that follows
+	Provider  string `json:"provider"`
+	Model     string `json:"model"`
+	Attempt   int    `json:"attempt"`
+}
 
 // ExecutionComplete ends an execution that succeeded.
 type ExecutionComplete struct {
@@ -241,7 +258,8 @@ type ExecutionComplete struct {
 	CostUSD     *string `json:"costUsd,omitempty"`
 
 	ReusedTokens int64   `json:"reusedTokens,omitempty"` // of the prompts that were taken over
-	SavedCostUSD *string `json:"savedCostUsd,omitempty"` // and what they had cost; absent when that is unknown
+	SavedTokens  int64   `json:"savedTokens,omitempty"`  // of the answers that came from the cache
+	SavedCostUSD *string `json:"savedCostUsd,omitempty"` // and what both had cost; absent when that is unknown
 }
 
 // ExecutionError ends an execution that failed or was cancelled.

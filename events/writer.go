@@ -46,10 +46,18 @@ type PromptState struct {
 	StartedAt        time.Time  `json:"started_at"`            // zero = the time of its prompt-start in this append
 	FinishedAt       *time.Time `json:"finished_at,omitempty"` // given = the time of the event in this append that closes it
 	Reused           *Reused    `json:"reused,omitempty"`      // nil = it ran here
+	Cache            string     `json:"cache,omitempty"`       // what the response cache told the newest attempt: CacheTold…; "" = it was not asked
+	Saved            *Reused    `json:"saved,omitempty"`       // of a hit: who had paid for the answer, and what
 }
 
+// What the response cache tells.
+const (
+	CacheToldHit  = "hit"
+	CacheToldMiss = "miss"
+)
+
 // Reused is where the result of a prompt was taken from, and what it had cost
-// there. The prompt's own figures are 0 then.
+// there. The prompt's own figures say only what it has paid itself.
 type Reused struct {
 	ExecutionID  int64   `json:"execution_id"`
 	InputTokens  int64   `json:"input_tokens"`

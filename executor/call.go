@@ -19,6 +19,7 @@ type call struct {
 	request llm.Request
 	id      string
 	began   time.Time
+	claim   *claim // nil when the response cache has nothing to do with it
 
 	promptTokens int64     // counted before the call
 	held         hold      // reserved for it
@@ -30,6 +31,7 @@ type call struct {
 	finish          string
 	responseID      string
 	firstToken      time.Duration // 0 = none came
+	repaired        bool          // some of the text had to be
 }
 
 // chunk is a pair of the model's sequence.
@@ -127,6 +129,7 @@ func (c *call) take(got llm.Chunk) {
 	if c.firstToken == 0 && (got.Text != "" || got.Reasoning != "") {
 		c.firstToken = max(c.step.run.e.cfg.Now().Sub(c.began), 1)
 	}
+	c.repaired = c.repaired || got.Repaired
 	c.text.add(got.Text, got.Repaired)
 	c.reasoning.add(got.Reasoning, got.Repaired)
 	c.toolCalls += len(got.ToolCalls)
@@ -170,7 +173,9 @@ func (c *call) succeeded() error {
 		c.settle(s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}, Calls: []events.CallState{row}}))
 		return err
 	}
-	c.settle(s.succeed(drafts, row))
+	pending := s.succeed(drafts, row)
+	c.settle(pending)
+	c.remember(pending, u, cost)
 	return nil
 }
 

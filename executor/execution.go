@@ -51,6 +51,7 @@ type Execution struct {
 	Metadata     json.RawMessage // as the caller gave it; nil when there is none
 	Limits       chain.Limits    // of the chain, narrowed by the trigger
 	Priority     int             // higher first
+	CacheMode    CacheMode
 	TotalPrompts int
 	LastSeq      int64
 	Error        string // safe for users
@@ -102,6 +103,7 @@ type Trigger struct {
 	Metadata json.RawMessage // object or nil
 	Limits   chain.Limits    // narrow the chain's; zero fields leave them as they are
 	Priority int             // in the queue, from MinPriority to MaxPriority; higher first
+	Cache    CacheMode       // "" = as the prompts say
 	Key      IdempotencyKey  // zero = every trigger makes an execution
 	Lineage                  // zero = nothing is taken over; see Executor.Derive
 }

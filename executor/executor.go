@@ -130,6 +130,7 @@ type Config struct {
 	Logger        *slog.Logger      // default discards
 	Retriever     Retriever         // nil = no knowledge repositories
 	Announcer     Announcer         // nil = other processes are told nothing
+	Cache         Cache             // of answers; nil = every call is made
 	OnFinish      func(Status)      // called once per execution that ended here; may be nil
 }
 
@@ -145,6 +146,7 @@ type Executor struct {
 	definitions definitions
 	health      health
 	money       money
+	flights     flights
 	wake        chan struct{} // holds one token: the queue may have something
 	wakeCancel  chan struct{} // holds one token: an execution that runs here may have to be stopped
 
@@ -200,6 +202,9 @@ func (e *Executor) Start() {
 	e.loops.Go(e.renewLoop)
 	e.loops.Go(e.watchMoney)
 	e.loops.Go(e.cancelLoop)
+	if e.cfg.Cache != nil {
+		e.loops.Go(e.cacheLoop)
+	}
 }
 
 // HandOver claims nothing more and lets every execution go at its next safe

@@ -21,6 +21,7 @@ import (
 // database of its own.
 type harness struct {
 	t      *testing.T
+	url    string // of the database
 	store  *postgres.Store
 	broker *events.Broker
 	log    *events.Log
@@ -48,7 +49,10 @@ func newHarnessOn(t *testing.T, url string, models map[string]llm.Entry, cfg exe
 	if cfg.Workers == 0 {
 		cfg.Workers = 50
 	}
-	h := &harness{t: t, store: store}
+	if cfg.Cache == nil {
+		cfg.Cache = store
+	}
+	h := &harness{t: t, url: url, store: store}
 	h.broker = events.NewBroker(store, events.BrokerConfig{Poll: 50 * time.Millisecond})
 	h.log = events.NewLog(store, h.broker, events.LogConfig{})
 	h.exec = executor.New(store, h.log, llm.NewRegistry(all), cfg)

@@ -46,6 +46,7 @@ type Derivation struct {
 	Models     map[string]string          // by slug; wins over Model
 	Metadata   json.RawMessage            // nil = the parent's
 	Limits     chain.Limits               // zero fields = as the parent was given them
+	Cache      *CacheMode                 // nil = the parent's
 	Key        IdempotencyKey
 }
 
@@ -75,8 +76,11 @@ func (e *Executor) Derive(ctx context.Context, d Derivation) (Trigger, error) {
 	if err != nil {
 		return Trigger{}, err
 	}
-	t := Trigger{Version: pinned, Metadata: d.Metadata, Limits: d.Limits, Priority: parent.Priority, Key: d.Key}
+	t := Trigger{Version: pinned, Metadata: d.Metadata, Limits: d.Limits, Priority: parent.Priority, Cache: parent.CacheMode, Key: d.Key}
 	t.Parent, t.Origin = parent.ID, d.Origin
+	if d.Cache != nil {
+		t.Cache = *d.Cache
+	}
 	if t.Metadata == nil {
 		t.Metadata = parent.Metadata
 	}

@@ -434,7 +434,7 @@ func (r *run) terminate(failed *failure) (Status, error) {
 	outcome := events.Outcome{InputTokens: &t.InputTokens, OutputTokens: &t.OutputTokens, CostUSD: t.CostUSD, FinishedAt: &now, Status: string(StatusCompleted)}
 	var terminal events.Payload = events.ExecutionComplete{
 		TotalTokens: t.InputTokens + t.OutputTokens, Duration: now.Sub(r.started()).Milliseconds(), Success: true, CostUSD: t.CostUSD,
-		ReusedTokens: t.ReusedTokens, SavedCostUSD: t.SavedCostUSD,
+		ReusedTokens: t.ReusedTokens, SavedTokens: t.SavedTokens, SavedCostUSD: t.SavedCostUSD,
 	}
 	if failed != nil {
 		outcome.Status = string(StatusFailed)

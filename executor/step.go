@@ -46,6 +46,7 @@ type step struct {
 	paid       bool        // the next call of it is its first, or is taken from the budget for retries
 	correction *correction // nil = the prompt as it stands
 	failed     error       // of the newest attempt
+	sources    []source    // of the text that was placed, by id
 }
 
 // newStep starts a prompt, or goes on with one that another claim had begun.
@@ -180,6 +181,7 @@ func (s *step) draft(p events.Payload) events.Draft {
 func (s *step) attempt(ctx context.Context, model string) error {
 	s.state.Attempt++
 	s.state.Status, s.state.ModelID, s.state.Output, s.state.FinishReason, s.state.FirstSeq = promptRunning, model, "", "", 0
+	s.state.Cached, s.state.Cache, s.state.Saved = false, "", nil
 	opening := []events.Draft{s.draft(events.PromptStart{
 		PromptID: s.state.PromptID, PromptName: s.prompt.Name, Position: s.prompt.Position, TotalPrompts: s.run.ex.TotalPrompts,
 		ModelID: model, HasKnowledge: s.prompt.Knowledge != nil, HasTools: len(s.prompt.Tools) > 0, Attempt: s.state.Attempt,
@@ -198,24 +200,27 @@ func (s *step) attempt(ctx context.Context, model string) error {
 	if err == nil {
 		request, dropped, err = s.fit(target, s.request(target, s.history))
 	}
-	var done func(error)
-	if err == nil {
-		done, err = s.enter(model)
-	}
 	if err != nil {
-		if writeErr := s.open(opening); writeErr != nil {
-			return writeErr
-		}
-		return err
+		return s.refused(opening, err)
 	}
 	c := &call{step: s, target: target, request: request, id: uuid.Must(uuid.NewV7()).String(), began: s.run.e.cfg.Now()}
-	if err := c.reserve(ctx); err != nil {
-		done(err)
-		if writeErr := s.open(opening); writeErr != nil {
-			return writeErr
-		}
+	answer, opening, err := s.consult(ctx, c, opening)
+	if err != nil {
 		return err
 	}
+	if answer != nil {
+		return s.recall(c, answer, opening)
+	}
+	defer c.claim.settle()
+	done, err := s.enter(model)
+	if err != nil {
+		return s.refused(opening, err)
+	}
+	if err := c.reserve(ctx); err != nil {
+		done(err)
+		return s.refused(opening, err)
+	}
+	c.began = s.run.e.cfg.Now()
 	opening = append(opening, s.draft(events.LLMRequest{
 		PromptID: s.state.PromptID, RequestID: c.id, Provider: target.Vendor, Model: target.Model, Attempt: s.state.Attempt,
 		HistoryDropped: dropped,
@@ -227,6 +232,14 @@ func (s *step) attempt(ctx context.Context, model string) error {
 	}
 	c.called = s.opened
 	return c.make(ctx, done)
+}
+
+// refused writes what had happened of an attempt before it failed without a call.
+func (s *step) refused(opening []events.Draft, err error) error {
+	if writeErr := s.open(opening); writeErr != nil {
+		return writeErr
+	}
+	return err
 }
 
 // open commits the first events of an attempt, unless they are already, with
@@ -320,8 +333,10 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 	documents := make(map[int64]struct{})
 	for _, p := range placed.Passages {
 		documents[p.DocumentID] = struct{}{}
+		s.sources = append(s.sources, source{ID: p.DocumentID, Version: p.DocumentVersion})
 		event.Chunks = append(event.Chunks, events.ChunkRef{ChunkID: p.ChunkID, DocumentID: p.DocumentID, Score: p.Score})
 	}
+	s.sources = distinct(s.sources)
 	event.DocumentsFound, event.RelevanceScore, event.Tokens = len(documents), placed.Score, placed.Tokens
 	return placed.Text, event, nil
 }

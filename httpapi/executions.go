@@ -51,6 +51,8 @@ type executionDetail struct {
 	FoldedAt        *time.Time      `json:"foldedAt"`      // when the text deltas were folded away
 	Inputs          json.RawMessage `json:"inputs"`
 	Limits          limits          `json:"limits"`
+	Cache           string          `json:"cache"`       // on, refresh or off
+	SavedTokens     int64           `json:"savedTokens"` // of answers from the response cache
 	Prompts         []promptView    `json:"prompts"`
 }
 
@@ -118,6 +120,7 @@ type promptView struct {
 	Cached           bool         `json:"cached"`
 	Error            *failure     `json:"error"`
 	ReusedFrom       *reusedFrom  `json:"reusedFrom,omitempty"` // then tokens and cost are 0
+	CachedFrom       *reusedFrom  `json:"cachedFrom,omitempty"` // of a prompt that is cached
 	StartedAt        *time.Time   `json:"startedAt"`
 	FinishedAt       *time.Time   `json:"finishedAt"`
 }
@@ -160,7 +163,12 @@ func detailOf(ex executor.Execution, v *chain.Version, states []events.PromptSta
 		started[p.PromptID] = p
 	}
 	t := events.Totalled(states)
-	d.ReusedTokens = t.ReusedTokens
+	d.ReusedTokens, d.SavedTokens = t.ReusedTokens, t.SavedTokens
+	for word, mode := range cacheModes {
+		if mode == ex.CacheMode {
+			d.Cache = word
+		}
+	}
 	d.Usage = usageOf(t)
 	if ex.Status.Final() {
 		d.Usage.InputTokens, d.Usage.OutputTokens, d.Usage.TotalTokens = ex.InputTokens, ex.OutputTokens, ex.InputTokens+ex.OutputTokens
@@ -187,13 +195,18 @@ func promptViewOf(p events.PromptState) promptView {
 		StartedAt: &started, FinishedAt: utc(p.FinishedAt),
 	}
 	view.CostUSD = (*json.Number)(p.CostUSD)
-	if r := p.Reused; r != nil {
-		view.ReusedFrom = &reusedFrom{ExecutionID: r.ExecutionID, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: (*json.Number)(r.CostUSD)}
-	}
+	view.ReusedFrom, view.CachedFrom = reusedView(p.Reused), reusedView(p.Saved)
 	if p.Error != "" || p.ErrorCode != "" {
 		view.Error = &failure{Code: p.ErrorCode, Message: p.Error}
 	}
 	return view
+}
+
+func reusedView(r *events.Reused) *reusedFrom {
+	if r == nil {
+		return nil
+	}
+	return &reusedFrom{ExecutionID: r.ExecutionID, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: (*json.Number)(r.CostUSD)}
 }
 
 func limitsOf(l chain.Limits) limits {

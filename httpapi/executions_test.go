@@ -222,3 +222,53 @@ func TestWaitingExecution(t *testing.T) {
 		return got["status"] == "cancelled" && got["wakeAt"] == nil
 	})
 }
+
+// The response cache through the API: what a trigger, a retry and a fork may say
+// of it, and what an execution shows.
+func TestResponseCache(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{workers: 4})
+	document := "name: remembered\nprompts:\n  - {name: P, model: offline/echo, content: \"echo: hi\", cache: {ttl: 1h}}\n"
+	a.do(call{method: "POST", path: "/api/v1/chains", body: document, header: map[string]string{"Content-Type": "application/yaml"}}).want(http.StatusCreated)
+	wait := map[string]string{"Prefer": "wait=60"}
+	trigger := func(path, body string) (detail, prompt map[string]any) {
+		t.Helper()
+		detail = a.do(call{method: "POST", path: path, body: body, header: wait}).want(http.StatusOK).object()
+		prompt, _ = detail["prompts"].([]any)[0].(map[string]any) //nolint:errcheck,forcetypeassert // described as a list of objects
+		return detail, prompt
+	}
+	for _, step := range []struct {
+		body, mode string
+		cached     bool
+	}{
+		{`{"chain":"remembered","cache":"off"}`, "off", false},
+		{`{"chain":"remembered","cache":null}`, "on", false},
+		{`{"chain":"remembered","cache":"on"}`, "on", true},
+		{`{"chain":"remembered","cache":"refresh"}`, "refresh", false},
+	} {
+		detail, prompt := trigger(executionsPath, step.body)
+		if detail["cache"] != step.mode || prompt["cached"] != step.cached || prompt["output"] != "hi" {
+			t.Errorf("%s: %v, cached %v", step.body, detail["cache"], prompt["cached"])
+		}
+	}
+	detail, prompt := trigger(executionsPath, `{"chain":"remembered"}`)
+	from, _ := prompt["cachedFrom"].(map[string]any) //nolint:errcheck // compared below
+	if from["executionId"] != 4.0 || detail["savedTokens"] != from["inputTokens"].(float64)+from["outputTokens"].(float64) || //nolint:errcheck,forcetypeassert // described as numbers
+		prompt["inputTokens"] != 0.0 || prompt["costUsd"] != 0.0 || detail["savedTokens"] == 0.0 {
+		t.Errorf("the hit: %v in %v", prompt, detail)
+	}
+	fork := fmt.Sprintf("%s/%v/fork", executionsPath, detail["executionId"])
+	if detail, prompt = trigger(fork, `{"cache":"off"}`); detail["cache"] != "off" || prompt["cached"] != false {
+		t.Errorf("fork without the cache: %v", detail)
+	}
+	fork = fmt.Sprintf("%s/%v/fork", executionsPath, detail["executionId"])
+	if detail, _ = trigger(fork, `{}`); detail["cache"] != "off" {
+		t.Errorf("a fork of it: %v", detail["cache"])
+	}
+	for _, bad := range []string{`"maybe"`, `true`, `""`} {
+		p := a.do(call{method: "POST", path: executionsPath, body: `{"chain":"remembered","cache":` + bad + `}`}).problem(http.StatusUnprocessableEntity, "invalid_request")
+		if len(p.Errors) != 1 || p.Errors[0].Pointer != "/cache" {
+			t.Errorf("cache %s: %v", bad, p)
+		}
+	}
+}

@@ -74,7 +74,7 @@ func newAPI(t *testing.T, s setup) *api {
 		"offline": {Provider: &offline.Provider{}, Label: "Offline demo", Demo: true, Models: []string{"echo"}, Fixed: true, Info: map[string]llm.Info{"echo": {Prices: llm.Free()}}},
 		"openai":  {Label: "OpenAI", Env: "OPENAI_API_KEY", Models: []string{"gpt-4.1-mini"}},
 	})
-	a.exec = executor.New(store, a.log, models, executor.Config{Owner: "test", Workers: s.workers, MaxQueued: s.queued, Poll: 20 * time.Millisecond})
+	a.exec = executor.New(store, a.log, models, executor.Config{Owner: "test", Workers: s.workers, MaxQueued: s.queued, Poll: 20 * time.Millisecond, Cache: store})
 	a.exec.Start()
 	cfg := httpapi.Config{
 		Store: store, Runner: a.exec, Broker: a.broker, Models: models, Version: "test",

@@ -21,7 +21,7 @@ import (
 // what had succeeded and runs the rest.
 func (s *Server) retry(c echo.Context) error {
 	return s.derive(c, executor.OriginRetry, func(r *triggerReader, _ *executor.Derivation) {
-		r.surplus("metadata", "limits")
+		r.surplus("metadata", "limits", "cache")
 	})
 }
 
@@ -33,7 +33,7 @@ func (s *Server) fork(c echo.Context) error {
 		d.Inputs = r.object("inputs")
 		d.Version = r.version()
 		d.Model, d.Models = r.models()
-		r.surplus("fromPrompt", "inputs", "version", "model", "metadata", "limits")
+		r.surplus("fromPrompt", "inputs", "version", "model", "metadata", "limits", "cache")
 	})
 }
 
@@ -58,6 +58,7 @@ func (s *Server) derive(c echo.Context, origin executor.Origin, read func(*trigg
 		read(r, &d)
 		r.metadata()
 		d.Limits = r.limits()
+		d.Cache = r.cache()
 		if m := r.fields["metadata"]; m != nil && string(m) != "null" {
 			d.Metadata = m
 		}

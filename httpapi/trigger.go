@@ -179,7 +179,8 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	r.metadata()
 	l := r.limits()
 	priority := r.priority()
-	r.surplus("chain", "version", "inputs", "metadata", "limits", "priority")
+	cache := r.cache()
+	r.surplus("chain", "version", "inputs", "metadata", "limits", "priority", "cache")
 	if len(r.problems) > 0 {
 		return executor.Trigger{}, inputProblem(r.problems)
 	}
@@ -198,6 +199,9 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 		return executor.Trigger{}, err
 	}
 	t := executor.Trigger{Version: v, Inputs: checked, Limits: l, Priority: priority}
+	if cache != nil {
+		t.Cache = *cache
+	}
 	if m := fields["metadata"]; m != nil && string(m) != "null" {
 		t.Metadata = m
 	}
@@ -287,6 +291,25 @@ func (r *triggerReader) priority() int {
 		return 0
 	}
 	return n
+}
+
+// cacheModes are the words of the API for how the response cache is used.
+var cacheModes = map[string]executor.CacheMode{"on": executor.CacheOn, "refresh": executor.CacheRefresh, "off": executor.CacheOff}
+
+// cache reads how the response cache is used; nil when the request leaves it open.
+func (r *triggerReader) cache() *executor.CacheMode {
+	raw, ok := r.fields["cache"]
+	if !ok || string(raw) == "null" {
+		return nil
+	}
+	var word string
+	if json.Unmarshal(raw, &word) == nil {
+		if mode, ok := cacheModes[word]; ok {
+			return &mode
+		}
+	}
+	r.add("/cache", chain.CodeInvalid, "must be on, refresh or off")
+	return nil
 }
 
 // object reads a field that is an object or missing.

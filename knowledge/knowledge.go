@@ -21,9 +21,12 @@ type Query struct {
 type Passage struct {
 	ChunkID    int64
 	DocumentID int64
-	Document   string // name of the document
-	Text       string
-	Score      float64 // relevance, 0–1
+	// DocumentVersion changes whenever the text of the document does; 0 where the
+	// source of passages has none.
+	DocumentVersion int64
+	Document        string // name of the document
+	Text            string
+	Score           float64 // relevance, 0–1
 }
 
 // Result is what a query found, best first.

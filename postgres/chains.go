@@ -33,7 +33,8 @@ func (s *Store) CreateChain(ctx context.Context, c *chain.Chain) (*chain.Version
 	return v, nil
 }
 
-// UpdateChain stores the next version of a chain. It answers chain.ErrNotFound,
+// UpdateChain stores the next version of a chain, and forgets the cached answers
+// of the others. It answers chain.ErrNotFound,
 // or chain.ErrNameTaken when the document carries the name of another chain.
 func (s *Store) UpdateChain(ctx context.Context, id int64, c *chain.Chain) (*chain.Version, error) {
 	var v *chain.Version
@@ -45,7 +46,10 @@ func (s *Store) UpdateChain(ctx context.Context, id int64, c *chain.Chain) (*cha
 		if err != nil {
 			return err
 		}
-		v, err = insertVersion(ctx, q, id, int(row.Version)+1, c)
+		if v, err = insertVersion(ctx, q, id, int(row.Version)+1, c); err != nil {
+			return err
+		}
+		_, err = q.ResponseCacheForgetChain(ctx, id)
 		return err
 	})
 	if err != nil {
@@ -152,12 +156,19 @@ func (s *Store) ChainVersions(ctx context.Context, id int64, before, limit int) 
 
 // DeleteChain hides a chain; its executions stay. It answers chain.ErrNotFound.
 func (s *Store) DeleteChain(ctx context.Context, id int64) error {
-	n, err := s.queries.ChainDelete(ctx, id)
-	if err == nil && n == 0 {
-		err = chain.ErrNotFound
-	}
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		n, err := q.ChainDelete(ctx, id)
+		if err == nil && n == 0 {
+			err = chain.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		_, err = q.ResponseCacheForgetChain(ctx, id)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("delete chain %d: %w", id, translate(err))
+		return fmt.Errorf("delete chain %d: %w", id, err)
 	}
 	return nil
 }

@@ -114,6 +114,7 @@ func execution(r db.Execution) (executor.Execution, error) {
 		InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: decimalText(r.CostUSD),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, FoldedAt: r.FoldedAt, WakeAt: r.WakeAt,
 		CancelRequested: r.CancelRequestedAt != nil, Epoch: r.LeaseEpoch, Claims: int(r.Claims), Priority: int(r.Priority),
+		CacheMode: executor.CacheMode(deref(r.CacheMode)),
 	}, nil
 }
 
@@ -133,7 +134,7 @@ func promptState(r db.PromptResult) events.PromptState {
 		PromptID: r.PromptID, Ordinal: int(r.Ordinal), Name: r.Name, Position: int(r.Position), Status: string(r.Status),
 		Attempt: int(r.Attempt), ModelID: r.ModelID, UserMessage: deref(r.UserMessage), Output: deref(r.Output),
 		FinishReason: deref(r.FinishReason), InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
-		CachedTokens: r.CachedTokens, CacheWriteTokens: r.CacheWriteTokens, ReasoningTokens: r.ReasoningTokens, UsageEstimated: r.UsageEstimated, Cached: r.Cached,
+		CachedTokens: r.CachedTokens, CacheWriteTokens: r.CacheWriteTokens, ReasoningTokens: r.ReasoningTokens, UsageEstimated: r.UsageEstimated, Cached: r.Cached, Cache: deref(r.Cache),
 		DurationMS: r.DurationMs, Error: deref(r.Error), ErrorCode: deref(r.ErrorCode), FirstSeq: r.FirstSeq,
 		StartedAt: r.StartedAt, FinishedAt: r.FinishedAt,
 	}
@@ -141,6 +142,11 @@ func promptState(r db.PromptResult) events.PromptState {
 	if r.ReusedFromExecutionID != nil {
 		state.Reused = &events.Reused{
 			ExecutionID: *r.ReusedFromExecutionID, InputTokens: r.ReusedInputTokens, OutputTokens: r.ReusedOutputTokens, CostUSD: decimalText(r.ReusedCostUSD),
+		}
+	}
+	if r.SavedFromExecutionID != nil {
+		state.Saved = &events.Reused{
+			ExecutionID: *r.SavedFromExecutionID, InputTokens: r.SavedInputTokens, OutputTokens: r.SavedOutputTokens, CostUSD: decimalText(r.SavedCostUSD),
 		}
 	}
 	return state

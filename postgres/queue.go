@@ -120,6 +120,7 @@ func insertParams(t executor.Trigger) (db.ExecutionInsertParams, error) {
 	p := db.ExecutionInsertParams{
 		ChainID: t.Version.ChainID, ChainVersion: int32(t.Version.Version), ChainName: c.Name,
 		Inputs: inputs, Limits: limitsJSON, TotalPrompts: int32(len(c.Prompts)), Priority: int16(t.Priority),
+		CacheMode: optional(string(t.Cache)),
 	}
 	if len(t.Metadata) > 0 {
 		if p.Metadata, err = events.AppendJSONB(nil, t.Metadata); err != nil {
@@ -133,7 +134,7 @@ func queued(p db.ExecutionInsertParams, row db.ExecutionInsertRow) (executor.Exe
 	return execution(db.Execution{
 		ID: row.ID, CreatedAt: row.CreatedAt, Status: db.ExecutionStatusQueued,
 		ChainID: p.ChainID, ChainVersion: p.ChainVersion, ChainName: p.ChainName,
-		Inputs: p.Inputs, Metadata: p.Metadata, Limits: p.Limits, TotalPrompts: p.TotalPrompts, Priority: p.Priority,
+		Inputs: p.Inputs, Metadata: p.Metadata, Limits: p.Limits, TotalPrompts: p.TotalPrompts, Priority: p.Priority, CacheMode: p.CacheMode,
 	})
 }
 

@@ -47,7 +47,8 @@ WITH head AS (
     INSERT INTO prompt_results (execution_id, prompt_id, ordinal, name, position, status, attempt, model_id, user_message,
                                 output, finish_reason, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
                                 usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at,
-                                reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd)
+                                reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd,
+                                cache, saved_from_execution_id, saved_input_tokens, saved_output_tokens, saved_cost_usd)
     SELECT f.id,
            (r.doc ->> 'prompt_id')::bigint,
            (r.doc ->> 'ordinal')::integer,
@@ -76,7 +77,12 @@ WITH head AS (
            (r.doc -> 'reused' ->> 'execution_id')::bigint,
            coalesce((r.doc -> 'reused' ->> 'input_tokens')::bigint, 0),
            coalesce((r.doc -> 'reused' ->> 'output_tokens')::bigint, 0),
-           (r.doc -> 'reused' ->> 'cost_usd')::numeric
+           (r.doc -> 'reused' ->> 'cost_usd')::numeric,
+           r.doc ->> 'cache',
+           (r.doc -> 'saved' ->> 'execution_id')::bigint,
+           coalesce((r.doc -> 'saved' ->> 'input_tokens')::bigint, 0),
+           coalesce((r.doc -> 'saved' ->> 'output_tokens')::bigint, 0),
+           (r.doc -> 'saved' ->> 'cost_usd')::numeric
       FROM (SELECT unnest(@result_execution_ids::bigint[]) AS execution_id,
                    unnest(@results::jsonb[]) AS doc) r
       JOIN fenced f ON f.id = r.execution_id
@@ -98,6 +104,11 @@ WITH head AS (
            usage_estimated = excluded.usage_estimated,
            cost_usd = excluded.cost_usd,
            cached = excluded.cached,
+           cache = excluded.cache,
+           saved_from_execution_id = excluded.saved_from_execution_id,
+           saved_input_tokens = excluded.saved_input_tokens,
+           saved_output_tokens = excluded.saved_output_tokens,
+           saved_cost_usd = excluded.saved_cost_usd,
            duration_ms = excluded.duration_ms,
            error = excluded.error,
            error_code = excluded.error_code,

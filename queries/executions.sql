@@ -1,7 +1,8 @@
 -- name: ExecutionInsert :one
 -- ExecutionInsert queues an execution.
-INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts, priority)
-VALUES (@chain_id, @chain_version, @chain_name, @inputs, sqlc.narg('metadata'), sqlc.narg('limits'), @total_prompts, @priority)
+INSERT INTO executions (chain_id, chain_version, chain_name, inputs, metadata, limits, total_prompts, priority, cache_mode)
+VALUES (@chain_id, @chain_version, @chain_name, @inputs, sqlc.narg('metadata'), sqlc.narg('limits'), @total_prompts, @priority,
+        sqlc.narg('cache_mode'))
 RETURNING id, created_at;
 
 -- name: ExecutionByID :one

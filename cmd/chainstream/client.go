@@ -101,6 +101,7 @@ type triggered struct {
 	Version  int                        `json:"version,omitempty"`
 	Inputs   map[string]json.RawMessage `json:"inputs"`
 	Priority int                        `json:"priority,omitempty"`
+	Cache    string                     `json:"cache,omitempty"`
 }
 
 // trigger starts an execution. The request carries a key of its own, so that it

@@ -80,6 +80,7 @@ type eventData struct {
 	Percentage     float64   `json:"percentage"`
 	Error          string    `json:"error"`
 	Code           string    `json:"code"`
+	Cached         bool      `json:"cached"`
 	ReusedFrom     *struct {
 		ExecutionID int64 `json:"executionId"`
 	} `json:"reusedFrom"`
@@ -155,6 +156,10 @@ func (t *transcript) show(e sseclient.Event) error {
 		}
 		if d.ReusedFrom != nil {
 			t.end(p, fmt.Sprintf("= %s: taken over from execution %d", p.name, d.ReusedFrom.ExecutionID))
+			break
+		}
+		if d.Cached {
+			t.end(p, fmt.Sprintf("= %s: answered from the cache in %s%s", p.name, milliseconds(d.Duration), money(d.CostUSD)))
 			break
 		}
 		t.end(p, fmt.Sprintf("= %s: done in %s, %s%s", p.name, milliseconds(d.Duration), count(int(d.OutputTokens), "token"), money(d.CostUSD)))

@@ -152,6 +152,7 @@ type executionsStartCommand struct {
 	Version  int    `help:"Version of the chain; without it the newest."`
 	Follow   bool   `help:"Show the execution live until it has ended; its state is the exit code." short:"f"`
 	Priority int    `help:"Place in the queue, from -10 to 10; higher goes first." default:"0"`
+	cacheFlags
 	inputFlags
 	clientFlags
 }
@@ -179,7 +180,7 @@ func (c *executionsStartCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	ex, err := trigger(ctx, api, triggered{Chain: c.Chain, Version: c.Version, Inputs: inputs, Priority: c.Priority})
+	ex, err := trigger(ctx, api, triggered{Chain: c.Chain, Version: c.Version, Inputs: inputs, Priority: c.Priority, Cache: c.mode()})
 	if err != nil {
 		return err
 	}

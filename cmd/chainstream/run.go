@@ -16,8 +16,22 @@ type runCommand struct {
 	File   string `arg:"" help:"Chain document, YAML or JSON."`
 	Server string `help:"Server to run it on. Without one, a private server runs it in this process." placeholder:"URL" environ:"CHAINSTREAM_SERVER"`
 	JSON   bool   `help:"Print one JSON line per event, as the log has it."`
+	cacheFlags
 	inputFlags
 	serverFlags
+}
+
+// cacheFlags say how prompts with cache use the response cache.
+type cacheFlags struct {
+	NoCache bool `help:"Call every model, and remember no answer."`
+}
+
+// mode is the word of the API.
+func (f cacheFlags) mode() string {
+	if f.NoCache {
+		return "off"
+	}
+	return ""
 }
 
 // Help is shown by chainstream run --help.
@@ -77,7 +91,7 @@ func (c *runCommand) runOn(ctx context.Context, a *app, address string, broken <
 		return err
 	}
 	// An interrupt from here on cancels an execution whose id is known.
-	ex, err := trigger(context.WithoutCancel(ctx), api, triggered{Chain: stored.Name, Version: stored.Version, Inputs: inputs})
+	ex, err := trigger(context.WithoutCancel(ctx), api, triggered{Chain: stored.Name, Version: stored.Version, Inputs: inputs, Cache: c.mode()})
 	if err != nil {
 		return err
 	}

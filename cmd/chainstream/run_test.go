@@ -110,6 +110,26 @@ First | Hopper, 1 times.
 	}
 }
 
+// The second run is answered from the cache and says so; --no-cache calls again.
+func TestRunFromTheCache(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil, "--database-url", pgtest.Database(t))
+	document := file(t, "remembered.yaml", "name: remembered\nprompts:\n  - {name: First, model: offline/echo, content: \"Echo: hello\", cache: 1h}\n")
+	for _, run := range []struct {
+		args   []string
+		cached bool
+	}{{nil, false}, {[]string{"--no-cache"}, false}, {nil, true}} {
+		output := succeed(t, s.client(), append([]string{"run", document}, run.args...)...)
+		if strings.Contains(output, "= First: answered from the cache") != run.cached || !strings.Contains(output, "First | hello") {
+			t.Errorf("run %v, cached = %v:\n%s", run.args, run.cached, output)
+		}
+	}
+	output := succeed(t, s.client(), "executions", "start", "remembered", "--no-cache", "--follow")
+	if strings.Contains(output, "from the cache") {
+		t.Errorf("executions start --no-cache:\n%s", output)
+	}
+}
+
 func TestRunFails(t *testing.T) {
 	t.Parallel()
 	// The provider is known and has no key, so the chain is stored and fails.

@@ -164,7 +164,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
 		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
-		Announcer: s.bus, OnFinish: finished, Deadlines: s.flags.deadlines(), Retry: s.flags.retry(),
+		Announcer: s.bus, OnFinish: finished, Deadlines: s.flags.deadlines(), Retry: s.flags.retry(), Cache: s.store,
 	})
 	circuits := httpapi.WatchCircuits(metrics, s.executor.Circuits)
 	s.api, err = httpapi.New(httpapi.Config{

@@ -40,7 +40,7 @@ const (
 )
 
 // upkeep makes partitions of the log ahead of time, removes and folds what the
-// policy says, and forgets old idempotency keys. Every server does so; those
+// policy says, and forgets expired answers and old idempotency keys. Every server does so; those
 // that find another one at it do nothing. What fails is tried again at the next
 // turn, and told once.
 func (s *server) upkeep(ctx context.Context) {
@@ -55,6 +55,8 @@ func (s *server) upkeep(ctx context.Context) {
 			_, err := s.store.EnsurePartitions(ctx, partitionsAhead)
 			told.note(ctx, "partitions", err)
 			s.trim(ctx, told)
+			_, err = s.store.ExpireCache(ctx)
+			told.note(ctx, "response cache", err)
 		case <-keys.C:
 			_, err := s.store.ExpireKeys(ctx)
 			told.note(ctx, "idempotency keys", err)

@@ -104,7 +104,8 @@ function note(prompt) {
 
 function noteTitle(prompt) {
   if (prompt.reusedFrom) return `taken over from execution ${prompt.reusedFrom}, not paid again`;
-  return prompt.attempt > 1 ? `attempt ${prompt.attempt}` : null;
+  if (prompt.attempt > 1) return `attempt ${prompt.attempt}`;
+  return prompt.cached ? 'answered from the cache, not paid again' : null;
 }
 
 function time(prompt, now) {

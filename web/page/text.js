@@ -131,6 +131,7 @@ function show(node, visible) {
 function notesOf(prompt) {
   const notes = [];
   if (prompt.reusedFrom) notes.push(`taken over from execution ${prompt.reusedFrom}, not paid again`);
+  else if (prompt.cached) notes.push('answered from the cache, not paid again');
   const retry = prompt.retries.at(-1);
   if (retry) notes.push(`attempt ${retry.attempt} replaced the one before: ${retry.reason}`);
   const { retrieval } = prompt;
