@@ -124,6 +124,7 @@ func seconds(d time.Duration) json.Number {
 func (ex *exporter) prompt(p *Prompt, at string) promptFile {
 	ex.dropIf(p.Knowledge != nil, at+"/knowledge")
 	ex.dropIf(len(p.Tools) > 0, at+"/tools")
+	ex.dropIf(len(p.Images) > 0, at+"/images")
 	ex.dropIf(p.Temperature != nil, at+"/temperature")
 	ex.dropIf(p.TopP != nil, at+"/topP")
 	ex.dropIf(p.MaxTokens != 0, at+"/maxTokens")

@@ -91,11 +91,12 @@ const (
 // Prompt is one entry of a chain: one call of a model.
 type Prompt struct {
 	Name        string
-	Slug        string // variable name of the output, derived from Name; see Slug
-	Position    int    // 1..n; equal positions run in parallel
-	Model       string // provider/model
-	System      string // template of the system message, may be empty
-	Content     string // template of the user message
+	Slug        string   // variable name of the output, derived from Name; see Slug
+	Position    int      // 1..n; equal positions run in parallel
+	Model       string   // provider/model
+	System      string   // template of the system message, may be empty
+	Content     string   // template of the user message
+	Images      []string // names of inputs of type file that the model is shown, in this order
 	Mapping     map[string]string
 	Knowledge   *Knowledge // nil = no retrieval
 	Tools       []string

@@ -19,7 +19,9 @@ import (
 //   - bool for boolean and []string for multi_select,
 //   - any decoded JSON, numbers as json.Number, for json,
 //   - map[string]any with the strings name, mimeType and text for file. A file is given as its text, or as an object with
-//     text or base64 and optionally name and mimeType; its content must be UTF-8 text.
+//     text or base64 and optionally name and mimeType; its content must be UTF-8 text,
+//   - map[string]any with the strings name, mimeType and base64 for a file that a prompt names as an image. It is given as
+//     such an object, of which only base64 is required.
 //
 // The error is Problems with pointers /inputs/<name>. It includes references such as ${data.title} to parts that a given
 // value does not have.
@@ -27,6 +29,7 @@ func (c *Chain) CheckInputs(raw map[string]json.RawMessage) (map[string]any, err
 	col := &collector{}
 	values := make(map[string]any, len(c.Inputs))
 	known := make(map[string]bool, len(c.Inputs))
+	images := c.imageInputs()
 	for i := range c.Inputs {
 		in := &c.Inputs[i]
 		at := child("/inputs", in.Name)
@@ -34,7 +37,11 @@ func (c *Chain) CheckInputs(raw map[string]json.RawMessage) (map[string]any, err
 		var value any
 		if data, ok := raw[in.Name]; ok {
 			part := &collector{}
-			n := readTree(data, FormatJSON, MaxDocumentBytes, part)
+			limit := MaxDocumentBytes
+			if images[in.Name] {
+				limit = maxImageInput
+			}
+			n := readTree(data, FormatJSON, limit, part)
 			if len(part.list) > 0 {
 				for _, p := range part.problems() {
 					col.also(at+p.Pointer, p.Code, "%s", p.Detail)
@@ -54,7 +61,12 @@ func (c *Chain) CheckInputs(raw map[string]json.RawMessage) (map[string]any, err
 				continue
 			}
 		}
-		if value = in.accept(value, at, col); value != nil {
+		if images[in.Name] {
+			value = in.acceptImage(value, at, col)
+		} else {
+			value = in.accept(value, at, col)
+		}
+		if value != nil {
 			values[in.Name] = value
 		}
 	}

@@ -341,6 +341,7 @@ func (d *decoder) prompt(n *node, at string, position int) Prompt {
 		"model":       d.str(&p.Model),
 		"system":      d.str(&p.System),
 		"content":     d.str(&p.Content),
+		"images":      d.strings(&p.Images),
 		"mapping":     func(n *node, at string) { p.Mapping = d.mapping(n, at) },
 		"knowledge":   func(n *node, at string) { p.Knowledge = d.knowledge(n, at) },
 		"tools":       d.strings(&p.Tools),

@@ -30,6 +30,7 @@ type Rendered struct {
 	Variables     map[string]string // every reference that was substituted, without braces, and its whole value
 	Sources       []int             // indices of the prompts that gave values, ascending
 	UsesKnowledge bool              // the templates say where the context goes
+	Images        []Image           // shown with the user message; Variables names them
 }
 
 // UnresolvedError says that a value does not exist at run time.
@@ -68,7 +69,12 @@ func (c *Chain) Render(i int, s State) (Rendered, error) {
 			return Rendered{}, fmt.Errorf("render prompt %d: %w", i, ErrRenderedTooLarge)
 		}
 	}
+	images, err := r.images()
+	if err != nil {
+		return Rendered{}, fmt.Errorf("render prompt %d: %w", i, err)
+	}
 	return Rendered{
+		Images:        images,
 		System:        system,
 		User:          user,
 		Variables:     r.variables,

@@ -30,6 +30,7 @@ type scope struct {
 	order  []int          // prompt indices by position, then document order
 	inputs map[string]int // by name
 	slugs  map[string]int // by slug; of two with one slug the first
+	images map[string]bool
 }
 
 func newScope(c *Chain) *scope {
@@ -38,6 +39,7 @@ func newScope(c *Chain) *scope {
 		order:  c.order(),
 		inputs: make(map[string]int, len(c.Inputs)),
 		slugs:  make(map[string]int, len(c.Prompts)),
+		images: c.imageInputs(),
 	}
 	for i := range c.Inputs {
 		s.inputs[c.Inputs[i].Name] = i
@@ -184,6 +186,14 @@ func (s *scope) mapped(i int, path string) (target, error) {
 
 // within extends a target by a path and refuses paths that can never lead anywhere.
 func (s *scope) within(t target, path []string) (target, error) {
+	if t.kind == targetInput && s.images[s.chain.Inputs[t.index].Name] {
+		t.path = append(slices.Clip(t.path), path...)
+		if len(t.path) == 1 && slices.Contains(imageParts, t.path[0]) {
+			return t, nil
+		}
+		name := s.chain.Inputs[t.index].Name
+		return target{}, &referenceError{CodeInvalid, fmt.Sprintf("the input %[1]s is an image and no text; there are ${%[1]s.name} and ${%[1]s.mimeType}", name)}
+	}
 	if len(path) == 0 {
 		return t, nil
 	}

@@ -35,7 +35,7 @@ func (c *Chain) Validate() error {
 }
 
 func (c *Chain) validate(col *collector) {
-	v := &validator{collector: col, chain: c}
+	v := &validator{collector: col, chain: c, pictures: c.imageInputs()}
 	if c.Name == "" {
 		v.add("/name", CodeRequired, "the chain needs a name")
 	} else if !chainName.MatchString(c.Name) {
@@ -70,7 +70,8 @@ func (c *Chain) validate(col *collector) {
 // validator reports what a chain may not be.
 type validator struct {
 	*collector
-	chain *Chain
+	chain    *Chain
+	pictures map[string]bool // inputs that are images
 }
 
 func (v *validator) runes(at, s string, limit int) {
@@ -134,6 +135,9 @@ func (v *validator) input(in *Input, at string) {
 	text := in.Type == InputShortText || in.Type == InputLongText || in.Type == InputFile
 	v.applies(at+"/options", in, in.Options != nil, choice)
 	v.applies(at+"/maxLength", in, in.MaxLength != nil, text)
+	if in.MaxLength != nil && v.pictures[in.Name] {
+		v.add(at+"/maxLength", CodeInvalid, "does not apply to an image")
+	}
 	v.applies(at+"/min", in, in.Min != nil, in.Type == InputNumber)
 	v.applies(at+"/max", in, in.Max != nil, in.Type == InputNumber)
 	v.applies(at+"/minSelections", in, in.MinSelections != nil, in.Type == InputMultiSelect)
@@ -223,6 +227,7 @@ func (v *validator) prompt(p *Prompt, at string) {
 	}
 	v.bytes(at+"/content", p.Content)
 	v.bytes(at+"/system", p.System)
+	v.images(p, at+"/images")
 	if p.Temperature != nil && !(*p.Temperature >= 0 && *p.Temperature <= 2) {
 		v.add(at+"/temperature", CodeOutOfRange, "must be from 0 to 2")
 	}

@@ -130,6 +130,7 @@ func (p *Prompt) tree() *node {
 	o.str("model", p.Model)
 	o.str("system", p.System)
 	o.str("content", p.Content)
+	o.list("images", p.Images)
 	if len(p.Mapping) > 0 {
 		mapping := newObject()
 		for _, name := range sortedKeys(p.Mapping) {

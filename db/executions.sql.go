@@ -8,6 +8,8 @@ package db
 import (
 	"context"
 	"time"
+
+	"github.com/shopspring/decimal"
 )
 
 const executionByID = `-- name: ExecutionByID :one
@@ -508,7 +510,11 @@ func (q *Queries) ExecutionLineageSet(ctx context.Context, arg ExecutionLineageS
 }
 
 const executionList = `-- name: ExecutionList :many
-SELECT id, chain_id, chain_version, chain_name, status, inputs, metadata, limits, total_prompts, last_seq, lease_epoch, lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens, cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids, models, folded_at, folded_seqs, wake_at, cache_mode FROM executions
+SELECT id, chain_id, chain_version, chain_name, status, '{}'::jsonb AS inputs, metadata, limits, total_prompts, last_seq, lease_epoch,
+       lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens,
+       cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids,
+       models, folded_at, folded_seqs, wake_at, cache_mode
+  FROM executions
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($2::bigint IS NULL OR chain_id = $2)
    AND ($3::text IS NULL OR chain_name = $3)
@@ -531,8 +537,47 @@ type ExecutionListParams struct {
 	MaxRows           int32
 }
 
-// ExecutionList answers executions newest first, below the cursor.
-func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([]Execution, error) {
+type ExecutionListRow struct {
+	ID                int64
+	ChainID           int64
+	ChainVersion      int32
+	ChainName         string
+	Status            ExecutionStatus
+	Inputs            []byte
+	Metadata          []byte
+	Limits            []byte
+	TotalPrompts      int32
+	LastSeq           int64
+	LeaseEpoch        int64
+	LeaseOwner        *string
+	LeaseExpiresAt    *time.Time
+	Claims            int32
+	CancelRequestedAt *time.Time
+	Error             *string
+	ErrorCode         *string
+	ErrorPromptID     *int64
+	InputTokens       int64
+	OutputTokens      int64
+	CostUSD           *decimal.Decimal
+	CreatedAt         time.Time
+	StartedAt         *time.Time
+	FinishedAt        *time.Time
+	Priority          int16
+	Slot              *int32
+	ParentExecutionID *int64
+	Origin            *string
+	ForkFromPrompt    *string
+	ReusePromptIds    []int64
+	Models            []byte
+	FoldedAt          *time.Time
+	FoldedSeqs        []int64
+	WakeAt            *time.Time
+	CacheMode         *string
+}
+
+// ExecutionList answers executions newest first, below the cursor, without
+// their inputs: those may hold images, and a list shows none.
+func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([]ExecutionListRow, error) {
 	rows, err := q.db.Query(ctx, executionList,
 		arg.Before,
 		arg.ChainID,
@@ -547,9 +592,9 @@ func (q *Queries) ExecutionList(ctx context.Context, arg ExecutionListParams) ([
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Execution
+	var items []ExecutionListRow
 	for rows.Next() {
-		var i Execution
+		var i ExecutionListRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.ChainID,

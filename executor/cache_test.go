@@ -121,7 +121,7 @@ func TestCacheHit(t *testing.T) {
 	if end["totalTokens"] != 0.0 || end["costUsd"] != "0" || end["savedTokens"] != 15.0 || end["savedCostUsd"] != "0.00002" {
 		t.Errorf("the end: %v", end)
 	}
-	if second.InputTokens != 0 || second.CostUSD == nil || *second.CostUSD != 0 {
+	if second.InputTokens != 0 || second.CostUSD == nil || *second.CostUSD != "0" {
 		t.Errorf("execution: %+v", second)
 	}
 	p := h.states(second.ID)["P"]

@@ -9,8 +9,8 @@ import (
 )
 
 // Check tells what a valid chain asks for that this server does not have:
-// models of unknown providers, tools, repositories, and a cost limit over models
-// whose price is unknown. Its error is chain.Problems.
+// models of unknown providers, eyes for images, tools, repositories, and a cost
+// limit over models whose price is unknown. Its error is chain.Problems.
 func (e *Executor) Check(ctx context.Context, c *chain.Chain) error {
 	var problems chain.Problems
 	add := func(pointer, code, format string, args ...any) {
@@ -31,6 +31,20 @@ func (e *Executor) Check(ctx context.Context, c *chain.Chain) error {
 	}
 	if c.Limits.MaxCostUSD != "" && unpriced != "" {
 		add("/limits/maxCostUsd", "unknown_price", "The limit cannot be kept: this server does not know the price of %s.", unpriced)
+	}
+	for i, p := range c.Prompts {
+		if len(p.Images) == 0 {
+			continue
+		}
+		for j, id := range append([]string{p.Model}, p.Fallback...) {
+			pointer := fmt.Sprintf("/prompts/%d/model", i)
+			if j > 0 {
+				pointer = fmt.Sprintf("/prompts/%d/fallback/%d", i, j-1)
+			}
+			if e.models.Info(id).Blind() {
+				add(pointer, "no_vision", "The model %s cannot see images.", id)
+			}
+		}
 	}
 	for _, t := range c.Tools() {
 		add(t.Pointer, "unknown_tool", "There is no tool named %q on this server.", t.ID)

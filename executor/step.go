@@ -195,6 +195,9 @@ func (s *step) attempt(ctx context.Context, model string) error {
 			err = &llm.Error{Code: codeUnavailable, Message: "The model " + model + " cannot be called from this server: " + err.Error() + ".", Err: err}
 		}
 	}
+	if err == nil && len(s.rendered.Images) > 0 && target.Info.Blind() {
+		err = &llm.Error{Code: llm.CodeInvalidRequest, Message: "The model " + model + " cannot see images."}
+	}
 	var request llm.Request
 	var dropped int
 	if err == nil {
@@ -350,7 +353,11 @@ func (s *step) request(target llm.Target, history []chain.Turn) llm.Request {
 	for _, t := range history {
 		messages = append(messages, llm.Message{Role: llm.RoleUser, Text: t.User}, llm.Message{Role: llm.RoleAssistant, Text: t.Assistant})
 	}
-	messages = append(messages, llm.Message{Role: llm.RoleUser, Text: s.rendered.User})
+	user := llm.Message{Role: llm.RoleUser, Text: s.rendered.User}
+	for _, m := range s.rendered.Images {
+		user.Images = append(user.Images, llm.Image{MIMEType: m.MIMEType, Data: m.Data})
+	}
+	messages = append(messages, user)
 	messages = append(messages, s.correction.messages()...)
 	p := s.prompt
 	req := llm.Request{

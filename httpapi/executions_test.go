@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -252,7 +253,7 @@ func TestResponseCache(t *testing.T) {
 		}
 	}
 	detail, prompt := trigger(executionsPath, `{"chain":"remembered"}`)
-	from, _ := prompt["cachedFrom"].(map[string]any) //nolint:errcheck // compared below
+	from, _ := prompt["cachedFrom"].(map[string]any)                                                                          //nolint:errcheck // compared below
 	if from["executionId"] != 4.0 || detail["savedTokens"] != from["inputTokens"].(float64)+from["outputTokens"].(float64) || //nolint:errcheck,forcetypeassert // described as numbers
 		prompt["inputTokens"] != 0.0 || prompt["costUsd"] != 0.0 || detail["savedTokens"] == 0.0 {
 		t.Errorf("the hit: %v in %v", prompt, detail)
@@ -271,4 +272,35 @@ func TestResponseCache(t *testing.T) {
 			t.Errorf("cache %s: %v", bad, p)
 		}
 	}
+}
+
+// A picture goes in with a trigger, and what is wrong with one is said where it is.
+func TestTriggerWithAnImage(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{workers: 2})
+	document := `
+name: look
+inputs: {photo: {type: file, required: true}}
+prompts:
+  - {name: Look, model: offline/echo, content: "echo: ${photo.name}", images: [photo]}
+`
+	a.do(call{method: "POST", path: "/api/v1/chains", body: document, header: map[string]string{"Content-Type": "application/yaml"}}).want(http.StatusCreated)
+	body := func(content string) string {
+		return `{"chain":"look","inputs":{"photo":{"name":"cat.png","mimeType":"image/png","base64":"` + base64.StdEncoding.EncodeToString([]byte(content)) + `"}}}`
+	}
+	picture := "\x89PNG\r\n\x1a\n" + strings.Repeat("x", 2<<20)
+	detail := a.do(call{method: "POST", path: executionsPath, body: body(picture), header: map[string]string{"Prefer": "wait=60"}}).want(http.StatusOK).object()
+	prompt, _ := detail["prompts"].([]any)[0].(map[string]any) //nolint:errcheck,forcetypeassert // described as a list of objects
+	if detail["status"] != "completed" || prompt["output"] != "cat.png" {
+		t.Errorf("%v, %v", detail["status"], prompt)
+	}
+	list := a.do(call{method: "GET", path: executionsPath}).want(http.StatusOK)
+	if len(list.body) > 10_000 {
+		t.Errorf("a list of one execution has %d bytes", len(list.body))
+	}
+	p := a.do(call{method: "POST", path: executionsPath, body: body("no image")}).problem(http.StatusUnprocessableEntity, "invalid_request")
+	if len(p.Errors) != 1 || p.Errors[0].Pointer != "/inputs/photo/base64" {
+		t.Errorf("%+v", p)
+	}
+	a.do(call{method: "POST", path: executionsPath, body: body(picture + picture)}).problem(http.StatusRequestEntityTooLarge, "body_too_large")
 }

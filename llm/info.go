@@ -24,6 +24,10 @@ type Info struct {
 	Count func(text string) int64
 }
 
+// Blind tells whether a model is known not to see images: what it can is known,
+// and seeing is not part of it.
+func (i Info) Blind() bool { return !i.Vision && (i.Tools || i.Schema || i.Reasoning) }
+
 // Price is what a model costs from one moment to another, in US dollars for a
 // million tokens.
 type Price struct {

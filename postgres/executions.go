@@ -28,7 +28,7 @@ func (s *Store) Execution(ctx context.Context, id int64) (executor.Execution, er
 	return execution(row)
 }
 
-// Executions answers a page of executions, newest first.
+// Executions answers a page of executions, newest first, without their inputs.
 func (s *Store) Executions(ctx context.Context, f executor.Filter) ([]executor.Execution, error) {
 	rows, err := s.queries.ExecutionList(ctx, db.ExecutionListParams{
 		Before: optional(f.Before), ChainID: optional(f.ChainID), ChainName: optional(f.ChainName),
@@ -38,7 +38,13 @@ func (s *Store) Executions(ctx context.Context, f executor.Filter) ([]executor.E
 	if err != nil {
 		return nil, fmt.Errorf("list executions: %w", translate(err))
 	}
-	return executions(rows)
+	out := make([]executor.Execution, len(rows))
+	for i, r := range rows {
+		if out[i], err = execution(db.Execution(r)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // PromptStates answers the prompts of executions that have started, by execution

@@ -9,8 +9,13 @@ RETURNING id, created_at;
 SELECT * FROM executions WHERE id = @id;
 
 -- name: ExecutionList :many
--- ExecutionList answers executions newest first, below the cursor.
-SELECT * FROM executions
+-- ExecutionList answers executions newest first, below the cursor, without
+-- their inputs: those may hold images, and a list shows none.
+SELECT id, chain_id, chain_version, chain_name, status, '{}'::jsonb AS inputs, metadata, limits, total_prompts, last_seq, lease_epoch,
+       lease_owner, lease_expires_at, claims, cancel_requested_at, error, error_code, error_prompt_id, input_tokens, output_tokens,
+       cost_usd, created_at, started_at, finished_at, priority, slot, parent_execution_id, origin, fork_from_prompt, reuse_prompt_ids,
+       models, folded_at, folded_seqs, wake_at, cache_mode
+  FROM executions
  WHERE (sqlc.narg('before')::bigint IS NULL OR id < sqlc.narg('before'))
    AND (sqlc.narg('chain_id')::bigint IS NULL OR chain_id = sqlc.narg('chain_id'))
    AND (sqlc.narg('chain_name')::text IS NULL OR chain_name = sqlc.narg('chain_name'))

@@ -349,6 +349,8 @@ func TestInputValues(t *testing.T) {
 		{[]string{"choices=a, b", "choices=c"}, map[string]string{"choices": `["a","b","c"]`}},
 		{[]string{`choices=["a, b"]`}, map[string]string{"choices": `["a, b"]`}},
 		{[]string{"text=@" + text, "file=@" + text}, map[string]string{"text": `"from a file"`, "file": `{"name":"note.txt","text":"from a file"}`}},
+		{[]string{"file=@" + file(t, "a.png", "\x89PNG")}, map[string]string{"file": `{"base64":"iVBORw==","name":"a.png"}`}},
+		{[]string{"file=typed"}, map[string]string{"file": `"typed"`}},
 		{[]string{"text=first", "text=second"}, map[string]string{"text": `"second"`}},
 	}
 	for _, test := range tests {

@@ -1,17 +1,19 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/chainstream/chainstream/chain"
 )
 
 // inputFlags are the inputs of an execution.
 type inputFlags struct {
-	Input      []string `help:"An input as name=value, or name=@file for the text of a file. May be given several times." short:"i" sep:"none" placeholder:"NAME=VALUE"`
+	Input      []string `help:"An input as name=value, or name=@file for the text of a file, or an image. May be given several times." short:"i" sep:"none" placeholder:"NAME=VALUE"`
 	InputsJSON string   `help:"A file with a JSON object of inputs; --input wins over it." placeholder:"FILE"`
 }
 
@@ -37,7 +39,11 @@ func (f inputFlags) values(types map[string]chain.InputType) (map[string]json.Ra
 		}
 		file, isFile := strings.CutPrefix(value, "@")
 		if isFile {
-			text, err := readFile(file, chain.MaxFileBytes)
+			most := int64(chain.MaxFileBytes)
+			if types[name] == chain.InputFile {
+				most = chain.MaxImageBytes // the check knows whether it is one
+			}
+			text, err := readFile(file, most)
 			if err != nil {
 				return nil, err
 			}
@@ -53,8 +59,11 @@ func (f inputFlags) values(types map[string]chain.InputType) (map[string]json.Ra
 			selected[name] = append(selected[name], choices(value)...)
 			v = selected[name]
 		case chain.InputFile:
-			if isFile {
+			switch {
+			case isFile && isText(value):
 				v = map[string]string{"name": filepath.Base(file), "text": value}
+			case isFile:
+				v = map[string]string{"name": filepath.Base(file), "base64": base64.StdEncoding.EncodeToString([]byte(value))}
 			}
 		case chain.InputShortText, chain.InputLongText, chain.InputSelect:
 		}
@@ -65,6 +74,11 @@ func (f inputFlags) values(types map[string]chain.InputType) (map[string]json.Ra
 		values[name] = raw
 	}
 	return values, nil
+}
+
+// isText tells whether a file can be sent as text; an image cannot.
+func isText(content string) bool {
+	return utf8.ValidString(content) && !strings.Contains(content, "\x00")
 }
 
 // choices reads a list of choices: a JSON array, or texts with commas between.

@@ -218,22 +218,40 @@ function jsonControl(input, id, value) {
   };
 }
 
-// A file is sent as its text, which stays editable, and can be typed as well.
+// A file is sent as its text, which stays editable, and can be typed as well, or,
+// when it is no text, as its bytes: whether the chain takes an image there is for
+// the server to say.
 function fileControl(input, id, value) {
   const node = h('textarea', { rows: 5, class: 'mono', spellcheck: 'false', placeholder: 'The text of a file' });
-  if (value != null) node.value = String(value);
+  let image = null;
+  const keep = (file) => {
+    image = file;
+    node.value = file ? imageText(file) : node.value;
+    node.readOnly = Boolean(file);
+  };
+  if (value?.base64) keep(value);
+  else if (value != null) node.value = String(value.text ?? value);
   const picker = h('input', { type: 'file', 'aria-label': `Choose a file for ${input.label || input.name}` });
   let unreadable = '';
   picker.addEventListener('change', async () => {
     const [file] = picker.files;
-    if (!file) return;
+    if (!file) {
+      if (image) node.value = '';
+      keep(null);
+      return;
+    }
     unreadable = '';
+    keep(null);
     try {
+      if (file.type.startsWith('image/')) {
+        keep({ name: file.name, base64: await base64(file) });
+        return;
+      }
       const bytes = await file.arrayBuffer();
       node.value = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
     } catch {
       node.value = '';
-      unreadable = `${file.name} is not a text file in UTF-8`;
+      unreadable = `${file.name} is neither a text file in UTF-8 nor an image`;
     }
   });
   node.addEventListener('input', () => {
@@ -245,9 +263,25 @@ function fileControl(input, id, value) {
     hint: input.maxLength ? `at most ${count(input.maxLength)} characters` : '',
     read() {
       if (unreadable) throw new Error(unreadable);
+      if (image) return image;
       return node.value === '' && input.default == null ? undefined : node.value;
     },
   };
+}
+
+/** The bytes of a file in base64. */
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(',') + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+/** An image in words: nobody reads its bytes. */
+function imageText(image) {
+  return `${image.name ?? 'image'} (${count(Math.floor((image.base64.length * 3) / 4))} bytes)`;
 }
 
 /** What an execution was given, as a definition list with copy buttons. */
@@ -258,7 +292,7 @@ export function inputValues(inputs) {
     'dl',
     { class: 'values' },
     entries.map(([name, value]) => {
-      const text = typeof value === 'string' ? value : JSON.stringify(value, null, 2);
+      const text = typeof value === 'string' ? value : value?.base64 ? imageText(value) : JSON.stringify(value, null, 2);
       return [h('dt', null, name), h('dd', null, h('span', { class: 'literal' }, text), copyButton(`Copy ${name}`, () => text))];
     }),
   );
