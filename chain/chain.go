@@ -26,8 +26,10 @@ const (
 	MaxRenderedBytes = 16 << 20
 	// MaxTimeout is the longest timeout of a chain or a prompt.
 	MaxTimeout = 24 * time.Hour
-	// MinCacheTTL and MaxCacheTTL bound how long an answer may be remembered.
-	MinCacheTTL, MaxCacheTTL = time.Second, 30 * 24 * time.Hour
+	// MinCacheTTL is the shortest time for which an answer is remembered.
+	MinCacheTTL = time.Second
+	// MaxCacheTTL is the longest.
+	MaxCacheTTL = 30 * 24 * time.Hour
 	// MaxConcurrency is the largest limit of executions at once.
 	MaxConcurrency = 100_000
 )

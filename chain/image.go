@@ -131,11 +131,11 @@ func (r *renderer) images() ([]Image, error) {
 			}
 			continue
 		}
-		file, _ := value.(map[string]any) //nolint:errcheck // CheckInputs made it
+		file, _ := value.(map[string]any)
 		m := Image{Input: name}
-		m.Name, _ = file["name"].(string)         //nolint:errcheck // as above
-		m.MIMEType, _ = file["mimeType"].(string) //nolint:errcheck // as above
-		content, _ := file["base64"].(string)     //nolint:errcheck // as above
+		m.Name, _ = file["name"].(string)
+		m.MIMEType, _ = file["mimeType"].(string)
+		content, _ := file["base64"].(string)
 		var err error
 		if m.Data, err = base64.StdEncoding.DecodeString(content); err != nil || len(m.Data) == 0 {
 			return nil, &UnresolvedError{Name: name, Reason: fmt.Sprintf("the input %s is no image", name)}

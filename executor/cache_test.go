@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/shopspring/decimal"
 
 	"github.com/chainstream/chainstream/chain"
@@ -37,24 +36,6 @@ func (s *scripted) priced(model string) map[string]llm.Entry {
 	entry := s.entry()["test"]
 	entry.Info = map[string]llm.Info{model: {Prices: []llm.Price{{Input: decimal.New(1, 0), Output: decimal.New(2, 0)}}}}
 	return map[string]llm.Entry{"test": entry}
-}
-
-// query reads one row of the database behind a test.
-func query(t *testing.T, url, sql string, into ...any) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	if len(into) == 0 {
-		_, err = conn.Exec(t.Context(), sql)
-	} else {
-		err = conn.QueryRow(t.Context(), sql).Scan(into...)
-	}
-	if err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
 }
 
 // again runs a chain to its end and answers what became of it.
@@ -104,7 +85,7 @@ func TestCacheHit(t *testing.T) {
 	}
 	hit := find(log, events.TypeCacheHit)[0].Data
 	if hit["sourceExecutionId"] != float64(first.ID) || hit["sourceRequestId"] != request["requestId"] || hit["requestId"] == request["requestId"] ||
-		hit["savedInputTokens"] != 10.0 || hit["savedOutputTokens"] != 5.0 || hit["savedCostUsd"] != "0.00002" || hit["ageMs"].(float64) < 0 {
+		hit["savedInputTokens"] != 10.0 || hit["savedOutputTokens"] != 5.0 || hit["savedCostUsd"] != "0.00002" {
 		t.Errorf("the hit: %v", hit)
 	}
 	if got := text(t, log, 1, 1); got != long {
@@ -132,20 +113,20 @@ func TestCacheHit(t *testing.T) {
 	// Hit rate and money in one statement.
 	var asked, hits, tokens int64
 	var saved, paid string
-	query(t, url, `SELECT count(*), count(*) FILTER (WHERE hit), sum(saved_input_tokens + saved_output_tokens), sum(saved_cost_usd)::float8::text, sum(cost_usd)::float8::text
+	pgtest.Query(t, url, `SELECT count(*), count(*) FILTER (WHERE hit), sum(saved_input_tokens + saved_output_tokens), sum(saved_cost_usd)::float8::text, sum(cost_usd)::float8::text
 	                 FROM v_cache GROUP BY chain_name`, &asked, &hits, &tokens, &saved, &paid)
 	if asked != 2 || hits != 1 || tokens != 15 || saved != "2e-05" || paid != "2e-05" {
 		t.Errorf("v_cache: %d asked, %d hits, %d tokens, %s saved, %s paid", asked, hits, tokens, saved, paid)
 	}
 	// As the documentation has it.
 	var rate string
-	query(t, url, `SELECT round(avg(hit::integer), 3)::text FROM v_cache GROUP BY chain_name ORDER BY sum(saved_cost_usd) DESC NULLS LAST`, &rate)
+	pgtest.Query(t, url, `SELECT round(avg(hit::integer), 3)::text FROM v_cache GROUP BY chain_name ORDER BY sum(saved_cost_usd) DESC NULLS LAST`, &rate)
 	if rate != "0.500" {
 		t.Errorf("hit rate %s", rate)
 	}
 	h.stop()
 	var counted int64
-	query(t, url, "SELECT hits FROM response_cache WHERE last_hit_at IS NOT NULL", &counted)
+	pgtest.Query(t, url, "SELECT hits FROM response_cache WHERE last_hit_at IS NOT NULL", &counted)
 	if counted != 1 {
 		t.Errorf("%d hits counted", counted)
 	}
@@ -161,14 +142,14 @@ func TestCacheTimeIsTheDatabases(t *testing.T) {
 	v := h.chain(cached)
 	h.again(v, nil)
 	var left float64
-	query(t, url, "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM response_cache", &left)
+	pgtest.Query(t, url, "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM response_cache", &left)
 	if left < 3000 || left > 3600 {
 		t.Errorf("%v seconds left of an hour", left)
 	}
 	if h.again(v, nil); s.count("m") != 1 {
 		t.Fatalf("%d calls within the time", s.count("m"))
 	}
-	query(t, url, "UPDATE response_cache SET expires_at = clock_timestamp()")
+	pgtest.Query(t, url, "UPDATE response_cache SET expires_at = clock_timestamp()")
 	if h.again(v, nil); s.count("m") != 2 {
 		t.Fatalf("%d calls after the time", s.count("m"))
 	}
@@ -185,7 +166,7 @@ func TestCacheInvalidation(t *testing.T) {
 	shelf := &shelf{version: 1}
 	h := newHarnessOn(t, url, s.entry(), executor.Config{Retriever: shelf})
 	rows := func() (n int) {
-		query(t, url, "SELECT count(*) FROM response_cache", &n)
+		pgtest.Query(t, url, "SELECT count(*) FROM response_cache", &n)
 		return n
 	}
 	calls := 0
@@ -308,7 +289,7 @@ func TestCacheKeepsOnlyWhatIsRight(t *testing.T) {
 				t.Errorf("%d calls", n)
 			}
 			var pending int
-			query(t, h.url, "SELECT count(*) FROM response_cache WHERE holder IS NOT NULL", &pending)
+			pgtest.Query(t, h.url, "SELECT count(*) FROM response_cache WHERE holder IS NOT NULL", &pending)
 			if pending != 0 {
 				t.Errorf("%d calls are noted that nobody makes", pending)
 			}
@@ -344,12 +325,12 @@ func TestCacheModes(t *testing.T) {
 	on := executor.Trigger{Version: v, Inputs: inputs}
 	off, refresh := on, on
 	off.Cache, refresh.Cache = executor.CacheOff, executor.CacheRefresh
-	_, got := start(off)
+	start(off)
 	for _, step := range []struct {
 		mode executor.Trigger
 		want string
 	}{{on, "answer 2"}, {off, "answer 3"}, {on, "answer 2"}, {refresh, "answer 4"}, {on, "answer 4"}} {
-		if _, got = start(step.mode); got != step.want {
+		if _, got := start(step.mode); got != step.want {
 			t.Errorf("mode %q: %s, want %s", step.mode.Cache, got, step.want)
 		}
 	}

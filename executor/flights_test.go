@@ -70,7 +70,7 @@ func TestOneCallForAll(t *testing.T) {
 		t.Errorf("%v, %d hits, %d calls", states, hits, s.count("m"))
 	}
 	var cost, saved string
-	query(t, one.url, "SELECT sum(cost_usd)::float8::text, sum(saved_cost_usd)::float8::text FROM v_cache", &cost, &saved)
+	pgtest.Query(t, one.url, "SELECT sum(cost_usd)::float8::text, sum(saved_cost_usd)::float8::text FROM v_cache", &cost, &saved)
 	if cost != "2e-05" || saved != "0.00098" {
 		t.Errorf("paid %s, saved %s", cost, saved)
 	}
@@ -124,7 +124,7 @@ func TestLongCallKeepsItsLease(t *testing.T) {
 	<-reached
 	var past bool
 	for deadline := time.Now().Add(time.Minute); !past && time.Now().Before(deadline); {
-		query(t, one.url, "SELECT clock_timestamp() > min(created_at) + interval '1 second' FROM response_cache", &past)
+		pgtest.Query(t, one.url, "SELECT clock_timestamp() > min(created_at) + interval '1 second' FROM response_cache", &past)
 	}
 	close(gate)
 	if states, hits := one.tally(list); states[executor.StatusCompleted] != 4 || hits != 3 || s.count("m") != 1 {
@@ -295,7 +295,7 @@ prompts:
 	}
 	wait.Wait()
 	var pending int
-	query(t, one.url, "SELECT count(*) FROM response_cache WHERE holder IS NOT NULL", &pending)
+	pgtest.Query(t, one.url, "SELECT count(*) FROM response_cache WHERE holder IS NOT NULL", &pending)
 	if pending != 0 || s.count("m") >= n {
 		t.Errorf("%d calls, %d are noted that nobody makes", s.count("m"), pending)
 	}

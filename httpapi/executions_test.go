@@ -235,7 +235,7 @@ func TestResponseCache(t *testing.T) {
 	trigger := func(path, body string) (detail, prompt map[string]any) {
 		t.Helper()
 		detail = a.do(call{method: "POST", path: path, body: body, header: wait}).want(http.StatusOK).object()
-		prompt, _ = detail["prompts"].([]any)[0].(map[string]any) //nolint:errcheck,forcetypeassert // described as a list of objects
+		prompt, _ = detail["prompts"].([]any)[0].(map[string]any) //nolint:forcetypeassert // described as a list of objects
 		return detail, prompt
 	}
 	for _, step := range []struct {
@@ -253,7 +253,7 @@ func TestResponseCache(t *testing.T) {
 		}
 	}
 	detail, prompt := trigger(executionsPath, `{"chain":"remembered"}`)
-	from, _ := prompt["cachedFrom"].(map[string]any)                                                                          //nolint:errcheck // compared below
+	from, _ := prompt["cachedFrom"].(map[string]any)
 	if from["executionId"] != 4.0 || detail["savedTokens"] != from["inputTokens"].(float64)+from["outputTokens"].(float64) || //nolint:errcheck,forcetypeassert // described as numbers
 		prompt["inputTokens"] != 0.0 || prompt["costUsd"] != 0.0 || detail["savedTokens"] == 0.0 {
 		t.Errorf("the hit: %v in %v", prompt, detail)
@@ -290,7 +290,7 @@ prompts:
 	}
 	picture := "\x89PNG\r\n\x1a\n" + strings.Repeat("x", 2<<20)
 	detail := a.do(call{method: "POST", path: executionsPath, body: body(picture), header: map[string]string{"Prefer": "wait=60"}}).want(http.StatusOK).object()
-	prompt, _ := detail["prompts"].([]any)[0].(map[string]any) //nolint:errcheck,forcetypeassert // described as a list of objects
+	prompt, _ := detail["prompts"].([]any)[0].(map[string]any) //nolint:forcetypeassert // described as a list of objects
 	if detail["status"] != "completed" || prompt["output"] != "cat.png" {
 		t.Errorf("%v, %v", detail["status"], prompt)
 	}
