@@ -50,7 +50,7 @@ func (h *harness) triggerWith(v *chain.Version, inputs map[string]json.RawMessag
 // events name it and hold none of its bytes; retries, forks and the cache know it.
 func TestImagesReachTheProvider(t *testing.T) {
 	t.Parallel()
-	p := &single{answer: func(_ context.Context, req llm.Request) (llm.Chunk, error) {
+	p := &oneChunk{answer: func(_ context.Context, req llm.Request) (llm.Chunk, error) {
 		if req.Model == "n" {
 			return llm.Chunk{}, llm.NewError(llm.CodeUnauthorized, nil)
 		}

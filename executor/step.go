@@ -193,10 +193,9 @@ func (s *step) attempt(ctx context.Context, model string) error {
 		if target, err = s.run.e.models.Resolve(model); err != nil {
 			// An *llm.Error, because a fallback model may be reachable.
 			err = &llm.Error{Code: codeUnavailable, Message: "The model " + model + " cannot be called from this server: " + err.Error() + ".", Err: err}
+		} else if len(s.rendered.Images) > 0 && target.Info.Blind() {
+			err = &llm.Error{Code: llm.CodeInvalidRequest, Message: "The model " + model + " cannot see images."}
 		}
-	}
-	if err == nil && len(s.rendered.Images) > 0 && target.Info.Blind() {
-		err = &llm.Error{Code: llm.CodeInvalidRequest, Message: "The model " + model + " cannot see images."}
 	}
 	var request llm.Request
 	var dropped int

@@ -255,6 +255,39 @@ test('Retry and Fork from here keep what is finished', { timeout: PATIENCE }, as
   assert.deepEqual(await visit.faults(), []);
 });
 
+test('an image is sent from the form, and the second answer comes from the cache', { timeout: PATIENCE }, async () => {
+  await server.call('POST', '/api/v1/chains', {
+    name: 'look',
+    inputs: { photo: { type: 'file', label: 'Photo', required: true } },
+    prompts: [{ name: 'Look', model: 'offline/echo', content: 'Echo: ${photo.name} is ${photo.mimeType}', images: ['photo'], cache: '1h' }],
+  });
+  const picture = { name: 'cat.png', mimeType: 'image/png', buffer: Buffer.from('\x89PNG\r\n\x1a\n and so on', 'latin1') };
+  const run = async (file) => {
+    await page.goto(`${server.url}/#/chains/look`);
+    await byId('run-form').waitFor();
+    await page.locator('input[type="file"]').setInputFiles(file);
+    await page.waitForFunction((name) => document.querySelector('#input-photo').value.startsWith(name), file.name);
+    await byId('run-button').click();
+  };
+  await run(picture);
+  const id = await executionId();
+  await showsText('Look', 'cat.png is image/png');
+  await status('completed');
+  const { inputs } = await compare(id);
+  assert.deepEqual(inputs.photo, { name: 'cat.png', mimeType: 'image/png', base64: picture.buffer.toString('base64') });
+  assert.deepEqual(await visit.faults(), []);
+
+  await run(picture);
+  await page.waitForURL((url) => /executions\/\d+/.test(url.hash) && !url.hash.includes(`/${id}`));
+  await status('completed');
+  await showsText('Look', 'cat.png is image/png');
+  await page.locator('[data-testid="prompt-row"]', { hasText: 'cached' }).waitFor();
+  const again = await compare(await executionId());
+  assert.equal(again.prompts[0].cached, true);
+  assert.equal(again.prompts[0].cachedFrom.executionId, id);
+  assert.deepEqual(await visit.faults(), []);
+});
+
 test('hostile texts stay text', { timeout: PATIENCE }, async () => {
   // What the API refuses at its edge cannot come in by this way.
   const payloads = hostile.map((text) => text.replaceAll('\0', '').toWellFormed());
