@@ -223,8 +223,9 @@ func (c *call) remember(stored *events.Pending, u llm.Usage, cost *string) {
 // ask answers the answer to the claim's question, or nil when the call is to be
 // made. While somebody else is getting it, here or in another process, it waits;
 // waiting is called before. When that fails, one of those who wait makes the
-// call and the others wait on, but for no more than maxHolders failures. A cache
-// that does not answer has no answer.
+// call and the others wait on, but for no more than maxHolders failures. When this
+// server is to hand its executions over, whoever goes on with them asks again. A
+// cache that does not answer has no answer.
 func (c *claim) ask(ctx context.Context, waiting func() error) (*CachedAnswer, error) {
 	c.seat = c.e.flights.join(c.question.Key)
 	answer, err := c.queue(ctx, waiting)
@@ -256,6 +257,8 @@ func (c *claim) queue(ctx context.Context, waiting func() error) (*CachedAnswer,
 		case <-changed:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
+		case <-c.e.leaving:
+			return nil, errHandedOver
 		}
 	}
 }
@@ -283,8 +286,15 @@ func (c *claim) look(ctx context.Context, waiting func() error) (*CachedAnswer, 
 		if err := waiting(); err != nil {
 			return nil, err
 		}
-		if !sleep(ctx, cachePoll/2+rand.N(cachePoll/2)) { //nolint:gosec // spreads load, guards nothing
+		timer := time.NewTimer(cachePoll/2 + rand.N(cachePoll/2)) //nolint:gosec // spreads load, guards nothing
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
 			return nil, context.Cause(ctx)
+		case <-c.e.leaving:
+			timer.Stop()
+			return nil, errHandedOver
 		}
 	}
 }

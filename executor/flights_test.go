@@ -229,6 +229,31 @@ func TestCancelAmongWaiters(t *testing.T) {
 	}
 }
 
+// A server that stops does not wait for the calls of others: who goes on with its
+// executions waits in its place.
+func TestHandOverAmongWaiters(t *testing.T) {
+	t.Parallel()
+	reached, gate := make(chan struct{}, 50), make(chan struct{})
+	s := script(answers{"m": gated("yes", reached, gate)})
+	one, other := two(t, s, executor.Config{Poll: 50 * time.Millisecond})
+	v := one.chain(shared)
+	one.exec.HandOver(done(t)) // so that the other one makes the call
+	caller := other.trigger(v, nil)
+	<-reached
+	third := newHarnessOn(t, one.url, s.entry(), executor.Config{Owner: "three", Workers: 25, Poll: 50 * time.Millisecond})
+	list := together(t, v, 8, third)
+	other.exec.HandOver(done(t)) // takes nothing more, and goes on with its call
+	third.exec.HandOver(t.Context())
+	if n := third.exec.Running(); n != 0 {
+		t.Errorf("%d still wait", n)
+	}
+	last := newHarnessOn(t, one.url, s.entry(), executor.Config{Owner: "four", Workers: 25, Poll: 50 * time.Millisecond})
+	close(gate)
+	if states, _ := last.tally(append(list, caller)); states[executor.StatusCompleted] != 9 || s.count("m") != 1 {
+		t.Errorf("%v, %d calls", states, s.count("m"))
+	}
+}
+
 // A prompt whose time is up does not wait on.
 func TestTimeoutAmongWaiters(t *testing.T) {
 	t.Parallel()

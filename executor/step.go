@@ -78,7 +78,7 @@ func (s *step) attempts(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if s.run.hold.Err() != nil || errors.Is(err, events.ErrFenced) || errors.Is(err, events.ErrClosed) {
+		if s.run.hold.Err() != nil || errors.Is(err, events.ErrFenced) || errors.Is(err, events.ErrClosed) || errors.Is(err, errHandedOver) {
 			return cause(s.run.hold, err)
 		}
 		var n *next
