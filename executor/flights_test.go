@@ -118,13 +118,16 @@ func TestLongCallKeepsItsLease(t *testing.T) {
 	t.Parallel()
 	reached, gate := make(chan struct{}, 50), make(chan struct{})
 	s := script(answers{"m": gated("yes", reached, gate)})
-	one, other := two(t, s, executor.Config{Lease: 300 * time.Millisecond, Renew: 50 * time.Millisecond})
+	one, other := two(t, s, executor.Config{Lease: 10 * time.Second, Renew: 50 * time.Millisecond})
 	v := one.chain(shared)
 	list := together(t, v, 4, one, other)
 	<-reached
-	var past bool
-	for deadline := time.Now().Add(time.Minute); !past && time.Now().Before(deadline); {
-		pgtest.Query(t, one.url, "SELECT clock_timestamp() > min(created_at) + interval '1 second' FROM response_cache", &past)
+	var renewed bool // half a second after it began, at the least
+	for deadline := time.Now().Add(time.Minute); !renewed && time.Now().Before(deadline); {
+		pgtest.Query(t, one.url, "SELECT min(expires_at) > min(created_at) + interval '10.5 seconds' FROM response_cache", &renewed)
+	}
+	if !renewed {
+		t.Error("the lease was never renewed")
 	}
 	close(gate)
 	if states, hits := one.tally(list); states[executor.StatusCompleted] != 4 || hits != 3 || s.count("m") != 1 {
@@ -160,7 +163,7 @@ func TestFailedCallIsMadeAgainOnce(t *testing.T) {
 func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	const n = 8
-	gate := make(chan struct{})
+	reached, gate := make(chan struct{}, n), make(chan struct{})
 	var mu sync.Mutex
 	var at, most int
 	all := make(chan struct{})
@@ -173,6 +176,7 @@ func TestWaitingIsBounded(t *testing.T) {
 			close(all)
 		}
 		mu.Unlock()
+		reached <- struct{}{}
 		defer func() { mu.Lock(); at--; mu.Unlock() }()
 		if call <= 2 {
 			<-gate
@@ -187,6 +191,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	h := newHarness(t, s.entry(), executor.Config{})
 	v := h.chain(shared)
 	list := together(t, v, n, h)
+	<-reached
 	if mu.Lock(); at != 1 {
 		t.Errorf("%d calls at once while one is to be made", at)
 	}
