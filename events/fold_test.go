@@ -34,7 +34,7 @@ func TestFoldOfAttempts(t *testing.T) {
 		events.PromptStart{PromptID: 3, PromptName: "P", Position: 1, ModelID: "a/b", Attempt: 1},
 		events.LLMRequest{PromptID: 3, RequestID: "r", Attempt: 1},
 		events.PromptDelta{PromptID: 3, Attempt: 1, Text: "old"},
-		events.LLMError{PromptID: 3, Attempt: 1, InputTokens: 4, OutputTokens: 1, UsageSource: "estimated", CostUSD: &free},
+		events.LLMError{PromptID: 3, Attempt: 1, InputTokens: 4, OutputTokens: 1, CachedTokens: 2, CacheWriteTokens: 1, ReasoningTokens: 1, UsageSource: "estimated", CostUSD: &free},
 		events.PromptRetry{PromptID: 3, Attempt: 2},
 		events.PromptStart{PromptID: 3, PromptName: "P", Position: 1, ModelID: "c/d", Attempt: 2},
 		events.LLMRequest{PromptID: 3, RequestID: "s", Attempt: 2},
@@ -51,6 +51,9 @@ func TestFoldOfAttempts(t *testing.T) {
 	p := f.Prompt(3)
 	if p.Attempt != 2 || p.ModelID != "c/d" || p.FirstSeq != 7 || p.InputTokens != 4 || !p.UsageEstimated || !p.StartedAt.Equal(time.Unix(1, 0)) {
 		t.Errorf("state %+v", p.PromptState)
+	}
+	if p.CachedTokens != 2 || p.CacheWriteTokens != 1 || p.ReasoningTokens != 1 || p.CostUSD == nil || *p.CostUSD != "0" {
+		t.Errorf("parts and cost %+v", p.PromptState)
 	}
 	if p.Call == nil || p.Call.RequestID != "s" || p.Reasoning() != "hm" || f.LastSeq() != 11 || f.Terminal() != "" {
 		t.Errorf("open call %+v, last event %d", p.Call, f.LastSeq())

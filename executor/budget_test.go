@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -405,6 +406,39 @@ type countingStore struct {
 func (s *countingStore) Reserve(ctx context.Context, r executor.Reservation) (executor.Grant, error) {
 	s.reserved.Add(1)
 	return s.Store.Reserve(ctx, r)
+}
+
+// forgetful is a store whose process never gets to settle.
+type forgetful struct{ *postgres.Store }
+
+func (forgetful) Settle(context.Context, string) error { return errors.New("the process is gone") }
+
+// What a process did not settle is settled by whoever comes.
+func TestSweepFinishes(t *testing.T) {
+	t.Parallel()
+	m := &meter{}
+	url := pgtest.Database(t)
+	h := newHarnessOn(t, url, nil, executor.Config{Workers: -1})
+	h.budget("all", "1000", 0)
+	e := executor.New(forgetful{h.store}, h.log, llm.NewRegistry(vendor(provider(m.stream), perToken(1, 1), "m")), executor.Config{Owner: "two", Workers: 1, Poll: 20 * time.Millisecond})
+	e.Start()
+	ex := h.trigger(h.chain(strings.Replace(single, "retry:", "maxTokens: 88, retry:", 1)), nil)
+	h.checkLog(ex.ID, h.follow(ex.ID))
+	if b := h.budgets()[0]; b.Reserved.USD.String() != "100" || !b.Spent.USD.IsZero() {
+		t.Errorf("budget: %+v", b)
+	}
+	pgtest.Session(t, url)("UPDATE budget_reservations SET created_at = created_at - interval '1 minute'")
+	for deadline := time.Now().Add(time.Minute); ; {
+		b := h.budgets()[0]
+		if b.Reserved.USD.IsZero() && b.Spent.USD.String() == "100" {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("budget: %+v", b)
+		}
+	}
+	if err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Without a budget no call asks the database for one; a budget that is set later

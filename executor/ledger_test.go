@@ -325,7 +325,7 @@ prompts:
 	}
 	for i := 2; i < 24; i += 4 { // those that hang
 		if dice.IntN(3) > 0 { // sometimes the stop comes even before their call
-			h.await(ids[i], events.TypePromptComplete)
+			h.awaitCount(ids[i], events.TypeProgress, 2) // of A and B
 		}
 	}
 	h.interrupt()

@@ -343,3 +343,45 @@ func TestStatementsOfTheDocumentation(t *testing.T) {
 		t.Errorf("the hour of the prompt: %v", prompts)
 	}
 }
+
+// Who has lost the execution books nothing, and what is written twice is there once.
+func TestLedgerIsFenced(t *testing.T) {
+	t.Parallel()
+	s, url := open(t)
+	ex := claimed(t, s)
+	request := uuid.NewString()
+	now := time.Now()
+	row := events.CallState{RequestID: request, PromptID: 7, Attempt: 1, Provider: "v", Model: "m", Status: events.CallOpen, StartedAt: now}
+	closed := row
+	closed.Status, closed.UsageSource, closed.FinishedAt, closed.CostUSD = events.CallSucceeded, events.UsageProvider, &now, new("0.1")
+	closed.RawUsage = []byte(`{"total": 1, "text": "\u0000"}`)
+	write := func(epoch, seq int64, call events.CallState) bool {
+		t.Helper()
+		stored, err := s.AppendEvents(t.Context(), []events.Append{{ExecutionID: ex.ID, Epoch: epoch, PrevSeq: seq, Calls: []events.CallState{call}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(stored) == 1
+	}
+	for _, tt := range []struct {
+		epoch, seq int64
+		call       events.CallState
+		stored     bool
+		want       []string
+	}{
+		{ex.Epoch - 1, 0, row, false, []string{}},
+		{ex.Epoch, 1, row, false, []string{}},
+		{ex.Epoch, 0, row, true, []string{"open - -"}},
+		{ex.Epoch + 1, 0, closed, false, []string{"open - -"}},
+		{ex.Epoch, 0, closed, true, []string{"succeeded 0.1 \uFFFD"}},
+		{ex.Epoch, 0, closed, true, []string{"succeeded 0.1 \uFFFD"}},
+	} {
+		if got := write(tt.epoch, tt.seq, tt.call); got != tt.stored {
+			t.Errorf("epoch %d, seq %d: stored %t", tt.epoch, tt.seq, got)
+		}
+		got := list(t, url, "SELECT concat_ws(' ', status, coalesce(cost_usd::text, '-'), coalesce(raw_usage ->> 'text', '-')) FROM llm_calls")
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("epoch %d, seq %d: %s", tt.epoch, tt.seq, diff)
+		}
+	}
+}
