@@ -35,7 +35,7 @@ type meter struct {
 }
 
 func (m *meter) stream(ctx context.Context, req llm.Request, yield func(llm.Chunk, error) bool) {
-	u := llm.Usage{OutputTokens: int64(req.MaxTokens)}
+	u := llm.Usage{InputTokens: 3, OutputTokens: int64(req.MaxTokens)}
 	for _, msg := range req.Messages {
 		u.InputTokens += 4 + int64(len(msg.Text))
 	}
@@ -75,7 +75,7 @@ func (m *meter) requests() []llm.Request {
 // enough, and otherwise the call is not made.
 func TestLimitsBoundTheCall(t *testing.T) {
 	t.Parallel()
-	const prompt = 12 // tokens of single's prompt
+	const prompt = 12 // tokens of the prompt
 	refused := func(words ...string) []string { return append([]string{"budget_exceeded"}, words...) }
 	for name, tt := range map[string]struct {
 		limits  string
@@ -157,8 +157,8 @@ func TestReserveIsTheWorstCase(t *testing.T) {
 	ex := h.trigger(h.chain(single+"limits: {maxCostUsd: 1000}\n"), nil)
 	h.checkLog(ex.ID, h.follow(ex.ID))
 	row := h.calls(ex.ID)[0]
-	// 8 characters are two tokens, four frame the message.
-	if row.PromptTokens != 6 || *row.ReservedTokens != 12+200 || deref(row.ReservedUSD) != fmt.Sprint(3*12+200) {
+	// 5 characters are two tokens, four frame the message and three the request.
+	if row.PromptTokens != 9 || *row.ReservedTokens != 18+200 || deref(row.ReservedUSD) != fmt.Sprint(3*18+200) {
 		t.Errorf("ledger: prompt %d, reserved %d tokens and %s USD", row.PromptTokens, *row.ReservedTokens, deref(row.ReservedUSD))
 	}
 }
@@ -174,7 +174,7 @@ func TestEveryAttemptReserves(t *testing.T) {
 	models["dear"] = vendor(provider(m.stream), perToken(3, 3), "good")["test"]
 	run := func(t *testing.T, fallback, limit string) (executor.Execution, []events.CallState) {
 		h := newHarness(t, models, executor.Config{Retry: quick})
-		ex := h.trigger(h.chain("name: c\nprompts:\n  - {name: P, position: 1, model: test/bad, content: \"12345678\", maxTokens: 88, retry: {attempts: 2}, fallback: ["+
+		ex := h.trigger(h.chain("name: c\nprompts:\n  - {name: P, position: 1, model: test/bad, content: \"12345\", maxTokens: 88, retry: {attempts: 2}, fallback: ["+
 			fallback+"]}\nlimits: {maxCostUsd: "+limit+"}\n"), nil)
 		return h.checkLog(ex.ID, h.follow(ex.ID)), h.calls(ex.ID)
 	}
@@ -196,7 +196,7 @@ func TestSiblingsShareTheLimit(t *testing.T) {
 	var yaml strings.Builder
 	yaml.WriteString("name: c\nlimits: {maxCostUsd: 250}\nprompts:\n")
 	for i := range 8 {
-		fmt.Fprintf(&yaml, "  - {name: P%d, position: 1, model: test/m, content: \"12345678\", maxTokens: 88}\n", i)
+		fmt.Fprintf(&yaml, "  - {name: P%d, position: 1, model: test/m, content: \"12345\", maxTokens: 88}\n", i)
 	}
 	ex := h.trigger(h.chain(yaml.String()), nil)
 	for len(find(h.stored(ex.ID), events.TypePromptError)) < 6 {
@@ -240,7 +240,7 @@ func TestLostCallsCountInFull(t *testing.T) {
 	models := vendor(hanging("12"), perToken(1, 1), "m")
 	h := newHarnessOn(t, url, models, executor.Config{Owner: "one", Poll: 20 * time.Millisecond})
 	h.budget("all", "1000", 0)
-	ex := h.trigger(h.chain("name: c\nprompts:\n  - {name: P, position: 1, model: test/m, content: \"12345678\", maxTokens: 88}\nlimits: {maxCostUsd: 150}\n"), nil)
+	ex := h.trigger(h.chain("name: c\nprompts:\n  - {name: P, position: 1, model: test/m, content: \"12345\", maxTokens: 88}\nlimits: {maxCostUsd: 150}\n"), nil)
 	h.await(ex.ID, events.TypePromptDelta)
 	h.interrupt()
 	h.resume(models, executor.Config{Owner: "two", Poll: 20 * time.Millisecond})
@@ -321,7 +321,7 @@ func TestBudgetRace(t *testing.T) {
 			}
 			one.budget("chain:other", "1", 1)
 			v := one.chain("name: race\nprompts:\n  - {name: P, position: 1, model: " + tt.model + ", fallback: [" + tt.fallback +
-				"], content: \"12345678\", maxTokens: 88, retry: {attempts: 1}}\n")
+				"], content: \"12345\", maxTokens: 88, retry: {attempts: 1}}\n")
 			var ids []int64
 			for i := range parallel {
 				ids = append(ids, []*harness{one, two}[i%2].trigger(v, nil).ID)
@@ -382,7 +382,7 @@ func TestBudgetIsNeverExceeded(t *testing.T) {
 	one.budget("all", fmt.Sprint(cap), 0)
 	var ids []int64
 	for i := range 4 {
-		v := one.chain(fmt.Sprintf("name: c%d\nprompts:\n  - {name: P, position: 1, model: test/bad, fallback: [test/good], content: \"12345678\", maxTokens: %d, retry: {attempts: 2}}\n", i, 30+50*i))
+		v := one.chain(fmt.Sprintf("name: c%d\nprompts:\n  - {name: P, position: 1, model: test/bad, fallback: [test/good], content: \"12345\", maxTokens: %d, retry: {attempts: 2}}\n", i, 30+50*i))
 		for j := range 16 {
 			ids = append(ids, []*harness{one, two}[j%2].trigger(v, nil).ID)
 		}

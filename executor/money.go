@@ -176,17 +176,16 @@ func usageSource(u llm.Usage) string {
 // estimate of the prompt and of what has come. Only a call that was turned down,
 // or did not even get through, has used nothing.
 func (c *call) used(err error) llm.Usage {
-	told := c.usage != nil && c.usage.Plausible()
-	if told && !(c.usage.Estimated && c.target.Info.Count != nil) { // no provider knows the tokenizer of its models
+	guessed := c.usage != nil && c.usage.Estimated && c.target.Info.Count != nil // by a provider that does not know the tokenizer
+	if c.usage != nil && c.usage.Plausible() && !guessed {
 		return *c.usage
 	}
 	estimated := c.target.Info.EstimateUsage(c.request, c.text.all.String(), c.reasoning.all.String())
-	if told {
+	if guessed {
 		estimated.Raw = c.usage.Raw
-		return estimated
 	}
 	e, ok := errors.AsType[*llm.Error](err)
-	if !ok {
+	if !ok || c.usage != nil {
 		return estimated
 	}
 	if e.Usage != nil && e.Usage.Plausible() {
