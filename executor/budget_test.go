@@ -236,10 +236,9 @@ func (h *harness) awaitCount(id int64, wanted events.Type, n int) {
 // budgets, though only an estimate of it is booked as cost.
 func TestLostCallsCountInFull(t *testing.T) {
 	t.Parallel()
-	url := pgtest.Database(t)
+	url := budgeted(t, total("all", "1000", 0))
 	models := vendor(hanging("12"), perToken(1, 1), "m")
 	h := newHarnessOn(t, url, models, executor.Config{Owner: "one", Poll: 20 * time.Millisecond})
-	h.budget("all", "1000", 0)
 	ex := h.trigger(h.chain("name: c\nprompts:\n  - {name: P, position: 1, model: test/m, content: \"12345\", maxTokens: 88}\nlimits: {maxCostUsd: 150}\n"), nil)
 	h.await(ex.ID, events.TypePromptDelta)
 	h.interrupt()
@@ -262,9 +261,8 @@ func TestLostCallsCountInFull(t *testing.T) {
 	checkSums(t, url)
 }
 
-// budget sets a budget for all time; 0 tokens are no limit of tokens.
-func (h *harness) budget(scope, dollars string, tokens int64) {
-	h.t.Helper()
+// total is a budget for all time; no dollars or 0 tokens are no limit of that kind.
+func total(scope, dollars string, tokens int64) executor.Budget {
 	b := executor.Budget{Scope: scope, Period: "total"}
 	if dollars != "" {
 		limit := usd(dollars)
@@ -273,6 +271,30 @@ func (h *harness) budget(scope, dollars string, tokens int64) {
 	if tokens > 0 {
 		b.LimitTokens = &tokens
 	}
+	return b
+}
+
+// budgeted answers a database that has budgets before any server looks at it, so
+// that none of them goes by what it saw a moment ago.
+func budgeted(t *testing.T, budgets ...executor.Budget) (url string) {
+	t.Helper()
+	url = pgtest.Database(t)
+	store, err := postgres.Open(t.Context(), postgres.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for _, b := range budgets {
+		if _, err := store.SetBudget(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return url
+}
+
+// budget sets a budget while servers run.
+func (h *harness) budget(b executor.Budget) {
+	h.t.Helper()
 	if _, err := h.store.SetBudget(h.t.Context(), b); err != nil {
 		h.t.Fatal(err)
 	}
@@ -306,20 +328,17 @@ func TestBudgetRace(t *testing.T) {
 			bad := &meter{fails: map[string]*llm.Error{"bad": refusedModel}}
 			models := vendor(provider(m.stream), perToken(1, 1), "m")
 			models["free"] = vendor(provider(bad.stream), llm.Price{}, "bad")["test"]
-			url := pgtest.Database(t)
+			own := total("chain:race", "", paid*each+50)
+			if tt.fallback != "" { // the free calls before hold tokens too
+				own = total("chain:race", fmt.Sprint(paid*each+50), parallel*2*each)
+			}
+			url := budgeted(t, total("all", fmt.Sprint(paid*each+50), 0), own, total("chain:other", "1", 1))
 			ended := make(chan executor.Status, parallel)
 			cfg := executor.Config{Workers: parallel / 2, Retry: quick, OnFinish: func(s executor.Status) { ended <- s }}
 			cfg.Owner = "one"
 			one := newHarnessOn(t, url, models, cfg)
 			cfg.Owner = "two"
 			two := newHarnessOn(t, url, models, cfg)
-			one.budget("all", fmt.Sprint(paid*each+50), 0)
-			if tt.fallback == "" {
-				one.budget("chain:race", "", paid*each+50)
-			} else { // the free calls before hold tokens too
-				one.budget("chain:race", fmt.Sprint(paid*each+50), parallel*2*each)
-			}
-			one.budget("chain:other", "1", 1)
 			v := one.chain("name: race\nprompts:\n  - {name: P, position: 1, model: " + tt.model + ", fallback: [" + tt.fallback +
 				"], content: \"12345\", maxTokens: 88, retry: {attempts: 1}}\n")
 			var ids []int64
@@ -374,12 +393,11 @@ func TestBudgetIsNeverExceeded(t *testing.T) {
 	m := &meter{fails: map[string]*llm.Error{
 		"bad": {Code: llm.CodeOverloaded, Message: "Overloaded.", Retryable: true, Usage: &llm.Usage{}},
 	}}
-	url := pgtest.Database(t)
+	const most = 2000
+	url := budgeted(t, total("all", fmt.Sprint(most), 0))
 	models := vendor(provider(m.stream), perToken(1, 1), "good", "bad")
 	one := newHarnessOn(t, url, models, executor.Config{Owner: "one", Workers: 32, Retry: quick})
 	two := newHarnessOn(t, url, models, executor.Config{Owner: "two", Workers: 32, Retry: quick})
-	const cap = 2000
-	one.budget("all", fmt.Sprint(cap), 0)
 	var ids []int64
 	for i := range 4 {
 		v := one.chain(fmt.Sprintf("name: c%d\nprompts:\n  - {name: P, position: 1, model: test/bad, fallback: [test/good], content: \"12345\", maxTokens: %d, retry: {attempts: 2}}\n", i, 30+50*i))
@@ -417,9 +435,8 @@ func (forgetful) Settle(context.Context, string) error { return errors.New("the 
 func TestSweepFinishes(t *testing.T) {
 	t.Parallel()
 	m := &meter{}
-	url := pgtest.Database(t)
+	url := budgeted(t, total("all", "1000", 0))
 	h := newHarnessOn(t, url, nil, executor.Config{Workers: -1})
-	h.budget("all", "1000", 0)
 	e := executor.New(forgetful{h.store}, h.log, llm.NewRegistry(vendor(provider(m.stream), perToken(1, 1), "m")), executor.Config{Owner: "two", Workers: 1, Poll: 20 * time.Millisecond})
 	e.Start()
 	ex := h.trigger(h.chain(strings.Replace(single, "retry:", "maxTokens: 88, retry:", 1)), nil)
@@ -469,7 +486,7 @@ func TestBudgetsCostNothingUntilThereIsOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	e = start(10 * time.Millisecond)
-	h.budget("all", "1", 0)
+	h.budget(total("all", "1", 0))
 	for deadline := time.Now().Add(time.Minute); ; {
 		ex, _, err := e.Trigger(t.Context(), executor.Trigger{Version: v})
 		if err != nil {
@@ -494,8 +511,7 @@ func TestBudgetsCostNothingUntilThereIsOne(t *testing.T) {
 func TestBudgetsAndUnknownPrices(t *testing.T) {
 	t.Parallel()
 	m := &meter{}
-	h := newHarness(t, map[string]llm.Entry{"test": {Provider: provider(m.stream)}}, executor.Config{})
-	h.budget("chain:single", "", 5000)
+	h := newHarnessOn(t, budgeted(t, total("chain:single", "", 5000)), map[string]llm.Entry{"test": {Provider: provider(m.stream)}}, executor.Config{})
 	v := h.chain(single)
 	run := func() executor.Execution {
 		ex := h.trigger(v, nil)
@@ -507,7 +523,7 @@ func TestBudgetsAndUnknownPrices(t *testing.T) {
 	if b := h.budgets()[0]; b.Spent.Tokens != h.calls(1)[0].InputTokens+h.calls(1)[0].OutputTokens || !b.Spent.USD.IsZero() {
 		t.Errorf("budget: %+v", b)
 	}
-	h.budget("all", "5000", 0)
+	h.budget(total("all", "5000", 0))
 	if got := run(); got.ErrorCode != "unknown_price" || !strings.Contains(got.Error, "The budget of all executions of 5000 USD in total cannot be kept: the price of test/m is not known.") {
 		t.Errorf("%s %s", got.ErrorCode, got.Error)
 	}

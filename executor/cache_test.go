@@ -402,29 +402,29 @@ func (brokenCache) KeepAnswer(context.Context, executor.CacheQuestion, executor.
 	return errBroken
 }
 
-// forgetful is a cache that claims and then loses its memory.
-type forgetful struct {
+// forgetfulCache is a cache that claims and then loses its memory.
+type forgetfulCache struct {
 	brokenCache
 	*postgres.Store
 }
 
-func (f forgetful) AskCache(ctx context.Context, q executor.CacheQuestion, holder uuid.UUID, lease time.Duration) (executor.CacheState, error) {
+func (f forgetfulCache) AskCache(ctx context.Context, q executor.CacheQuestion, holder uuid.UUID, lease time.Duration) (executor.CacheState, error) {
 	return f.Store.AskCache(ctx, q, holder, lease)
 }
 
-func (f forgetful) KeepAnswer(context.Context, executor.CacheQuestion, executor.CachedAnswer, time.Duration) error {
+func (f forgetfulCache) KeepAnswer(context.Context, executor.CacheQuestion, executor.CachedAnswer, time.Duration) error {
 	return errBroken
 }
 
-func (f forgetful) ReleaseCache(context.Context, executor.CacheKey, uuid.UUID) error {
+func (f forgetfulCache) ReleaseCache(context.Context, executor.CacheKey, uuid.UUID) error {
 	return errBroken
 }
 
-func (f forgetful) RenewCache(context.Context, map[executor.CacheKey]uuid.UUID, time.Duration) error {
+func (f forgetfulCache) RenewCache(context.Context, map[executor.CacheKey]uuid.UUID, time.Duration) error {
 	return errBroken
 }
 
-func (f forgetful) CountCacheHits(context.Context, map[executor.CacheKey]int64) error {
+func (f forgetfulCache) CountCacheHits(context.Context, map[executor.CacheKey]int64) error {
 	return errBroken
 }
 
@@ -433,7 +433,7 @@ func TestCacheOutOfOrder(t *testing.T) {
 	t.Parallel()
 	for name, cache := range map[string]func(*postgres.Store) executor.Cache{
 		"not reached": func(*postgres.Store) executor.Cache { return brokenCache{} },
-		"not written": func(s *postgres.Store) executor.Cache { return forgetful{Store: s} },
+		"not written": func(s *postgres.Store) executor.Cache { return forgetfulCache{Store: s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
