@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 	"github.com/shopspring/decimal"
 
 	"github.com/chainstream/chainstream/events"
@@ -253,12 +252,15 @@ func checkSums(t *testing.T, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
+	for rows.Next() {
+		var wrong string
+		if err := rows.Scan(&wrong); err != nil {
+			t.Fatal(err)
+		}
+		t.Errorf("the sums of %s do not agree", wrong)
 	}
-	for _, w := range wrong {
-		t.Errorf("the sums of %s do not agree", w)
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
 	}
 }
 

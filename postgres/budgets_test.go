@@ -287,8 +287,8 @@ func TestSetBudget(t *testing.T) {
 	t.Parallel()
 	s, _ := open(t)
 	ex := claimed(t, s)
-	book(t, s, ex, events.CallState{InputTokens: 10, OutputTokens: 5, CostUSD: text("0.25")},
-		events.CallState{InputTokens: 10, OutputTokens: 5, CostUSD: text("4"), StartedAt: time.Now().Add(-24 * 40 * time.Hour)})
+	book(t, s, ex, events.CallState{InputTokens: 10, OutputTokens: 5, CostUSD: new("0.25")},
+		events.CallState{InputTokens: 10, OutputTokens: 5, CostUSD: new("4"), StartedAt: time.Now().Add(-24 * 40 * time.Hour)})
 	first := setBudget(t, s, "all", "month", "1", 0)
 	setBudget(t, s, "all", "total", "", 500)
 	setBudget(t, s, "chain:"+ex.ChainName, "day", "1", 0)
@@ -344,4 +344,38 @@ func TestBudgetsWithoutDeadlocks(t *testing.T) {
 	wg.Wait()
 	half, all := "900/900 + 0/0", "1800/1800 + 0/0"
 	expectFigures(t, s, half, half, half, half, all, all, all, all, half, half, half, half)
+}
+
+// Prices and budgets work through a connection pooler, where transactions of
+// several clients share sessions.
+func TestMoneyThroughAPooler(t *testing.T) {
+	t.Parallel()
+	direct, url := open(t)
+	ex := claimed(t, direct)
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: pgtest.NewPooler(t, url)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n, err := s.SyncPrices(t.Context(), []executor.ModelPrice{price("v/m", "", "", "1000000", "2000000")}); err != nil || n != 1 {
+		t.Errorf("%d prices written, %v", n, err)
+	}
+	pgtest.Session(t, url)("UPDATE model_prices SET input_usd = 3000000")
+	if n, err := s.SyncPrices(t.Context(), []executor.ModelPrice{price("v/m", "", "", "1000000", "2000000")}); err != nil || n != 0 {
+		t.Errorf("%d prices of an operator overwritten, %v", n, err)
+	}
+	setBudget(t, s, "all", "day", "1000", 0)
+	book(t, s, ex, events.CallState{InputTokens: 1, CostUSD: new("1")})
+	r := wish(ex)
+	if g, err := s.Reserve(t.Context(), r); err != nil || g.Output != 90 || !g.Held {
+		t.Errorf("%+v, %v", g, err)
+	}
+	closeCall(t, pgtest.Session(t, url), ex, r.Request, "succeeded", "15", false)
+	if err := s.Settle(t.Context(), r.Request); err != nil {
+		t.Error(err)
+	}
+	expectFigures(t, s, "15/15 + 0/0")
+	if got, err := s.Reprice(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), false); err != nil || got.Calls != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
 }

@@ -205,8 +205,6 @@ func book(t *testing.T, s *postgres.Store, ex executor.Execution, calls ...event
 	}
 }
 
-func text(s string) *string { return &s }
-
 // A wrong price is corrected, and then every sum is right: of calls, prompts,
 // executions and of what forks say they saved. A second time nothing changes.
 func TestReprice(t *testing.T) {
@@ -216,10 +214,10 @@ func TestReprice(t *testing.T) {
 	old, noon := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	first, second, running := claimed(t, s), claimed(t, s), claimed(t, s)
 	book(t, s, first,
-		events.CallState{InputTokens: 100, CachedTokens: 40, CacheWriteTokens: 10, OutputTokens: 10, CostUSD: text("1"), StartedAt: noon},
-		events.CallState{InputTokens: 100, OutputTokens: 10, CostUSD: text("1"), StartedAt: noon.Add(-time.Microsecond)},
-		events.CallState{InputTokens: 5, CostUSD: text("0.5"), Provider: "v", Model: "elsewhere", StartedAt: noon}) // has no row
-	book(t, s, second, events.CallState{InputTokens: 1, CostUSD: nil, StartedAt: noon}, events.CallState{InputTokens: 7, CostUSD: text("7"), StartedAt: old})
+		events.CallState{InputTokens: 100, CachedTokens: 40, CacheWriteTokens: 10, OutputTokens: 10, CostUSD: new("1"), StartedAt: noon},
+		events.CallState{InputTokens: 100, OutputTokens: 10, CostUSD: new("1"), StartedAt: noon.Add(-time.Microsecond)},
+		events.CallState{InputTokens: 5, CostUSD: new("0.5"), Provider: "v", Model: "elsewhere", StartedAt: noon}) // has no row
+	book(t, s, second, events.CallState{InputTokens: 1, CostUSD: nil, StartedAt: noon}, events.CallState{InputTokens: 7, CostUSD: new("7"), StartedAt: old})
 	sql(fmt.Sprintf(`INSERT INTO prompt_results (execution_id, prompt_id, ordinal, name, position, status, attempt, model_id, cost_usd, first_seq, started_at, reused_from_execution_id, reused_cost_usd)
 		VALUES (%d, 7, 0, 'P', 1, 'completed', 1, 'v/m', 0, 1, now(), %d, 2.5)`, running.ID, first.ID),
 		fmt.Sprintf(`INSERT INTO llm_calls (request_id, execution_id, prompt_id, attempt, provider, model, status, cost_usd, usage_source, started_at, finished_at)
@@ -306,8 +304,8 @@ func TestStatementsOfTheDocumentation(t *testing.T) {
 	ex := claimed(t, s)
 	at := time.Date(2026, 11, 22, 4, 30, 0, 0, time.UTC)
 	book(t, s, ex,
-		events.CallState{InputTokens: 100, CachedTokens: 40, CacheWriteTokens: 10, OutputTokens: 30, ReasoningTokens: 20, CostUSD: text("0.25"), StartedAt: at},
-		events.CallState{InputTokens: 7, OutputTokens: 3, CostUSD: text("0.5"), StartedAt: at.Add(time.Hour)})
+		events.CallState{InputTokens: 100, CachedTokens: 40, CacheWriteTokens: 10, OutputTokens: 30, ReasoningTokens: 20, CostUSD: new("0.25"), StartedAt: at},
+		events.CallState{InputTokens: 7, OutputTokens: 3, CostUSD: new("0.5"), StartedAt: at.Add(time.Hour)})
 	doc, err := os.ReadFile("../docs/costs.md")
 	if err != nil {
 		t.Fatal(err)
