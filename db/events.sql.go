@@ -57,7 +57,7 @@ WITH head AS (
                                 output, finish_reason, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
                                 usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at,
                                 reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd,
-                                cache, saved_from_execution_id, saved_input_tokens, saved_output_tokens, saved_cost_usd)
+                                cache, saved_from_execution_id, saved_input_tokens, saved_output_tokens, saved_cost_usd, tool_calls)
     SELECT f.id,
            (r.doc ->> 'prompt_id')::bigint,
            (r.doc ->> 'ordinal')::integer,
@@ -91,7 +91,8 @@ WITH head AS (
            (r.doc -> 'saved' ->> 'execution_id')::bigint,
            coalesce((r.doc -> 'saved' ->> 'input_tokens')::bigint, 0),
            coalesce((r.doc -> 'saved' ->> 'output_tokens')::bigint, 0),
-           (r.doc -> 'saved' ->> 'cost_usd')::numeric
+           (r.doc -> 'saved' ->> 'cost_usd')::numeric,
+           r.doc -> 'tool_calls'
       FROM (SELECT unnest($14::bigint[]) AS execution_id,
                    unnest($15::jsonb[]) AS doc) r
       JOIN fenced f ON f.id = r.execution_id
@@ -123,7 +124,8 @@ WITH head AS (
            error_code = excluded.error_code,
            first_seq = excluded.first_seq,
            started_at = excluded.started_at,
-           finished_at = excluded.finished_at
+           finished_at = excluded.finished_at,
+           tool_calls = excluded.tool_calls
 ), ledger AS (
     INSERT INTO llm_calls (request_id, execution_id, prompt_id, attempt, provider, model, status, prompt_tokens, reserved_usd, reserved_tokens,
                            lost, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, raw_usage, usage_source,

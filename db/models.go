@@ -269,4 +269,5 @@ type PromptResult struct {
 	SavedInputTokens      int64
 	SavedOutputTokens     int64
 	SavedCostUSD          *decimal.Decimal
+	ToolCalls             []byte
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const promptResultList = `-- name: PromptResultList :many
-SELECT execution_id, prompt_id, ordinal, name, position, status, attempt, model_id, user_message, output, finish_reason, input_tokens, output_tokens, cached_tokens, reasoning_tokens, usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at, reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd, cache_write_tokens, cache, saved_from_execution_id, saved_input_tokens, saved_output_tokens, saved_cost_usd FROM prompt_results
+SELECT execution_id, prompt_id, ordinal, name, position, status, attempt, model_id, user_message, output, finish_reason, input_tokens, output_tokens, cached_tokens, reasoning_tokens, usage_estimated, cost_usd, cached, duration_ms, error, error_code, first_seq, started_at, finished_at, reused_from_execution_id, reused_input_tokens, reused_output_tokens, reused_cost_usd, cache_write_tokens, cache, saved_from_execution_id, saved_input_tokens, saved_output_tokens, saved_cost_usd, tool_calls FROM prompt_results
  WHERE execution_id = ANY($1::bigint[])
  ORDER BY execution_id, position, ordinal
 `
@@ -60,6 +60,7 @@ func (q *Queries) PromptResultList(ctx context.Context, executionIds []int64) ([
 			&i.SavedInputTokens,
 			&i.SavedOutputTokens,
 			&i.SavedCostUSD,
+			&i.ToolCalls,
 		); err != nil {
 			return nil, err
 		}

@@ -113,6 +113,7 @@ type folded struct {
 	Error            string      `json:"error"`
 	Code             string      `json:"code"`
 	ReusedFrom       *ReusedFrom `json:"reusedFrom"`
+	ToolCalls        []ToolCall  `json:"toolCalls"`
 
 	SourceExecutionID int64   `json:"sourceExecutionId"`
 	SavedInputTokens  int64   `json:"savedInputTokens"`
@@ -176,7 +177,7 @@ func (p *PromptFold) add(rec Record, d folded) {
 		p.Called = rec.Time
 		p.Call = &LLMRequest{PromptID: d.PromptID, RequestID: d.RequestID, Provider: d.Provider, Model: d.Model, Attempt: d.Attempt}
 	case TypeLLMResponse, TypeLLMError:
-		p.Call, p.FinishReason = nil, d.FinishReason
+		p.Call, p.FinishReason, p.ToolCalls = nil, d.FinishReason, d.ToolCalls
 		p.InputTokens += d.InputTokens
 		p.OutputTokens += d.OutputTokens
 		p.CachedTokens += d.CachedTokens
@@ -195,7 +196,7 @@ func (p *PromptFold) add(rec Record, d folded) {
 	case TypePromptComplete:
 		p.close(PromptCompleted, rec.Time, d.Duration)
 		p.InputTokens, p.OutputTokens, p.CostUSD, p.Cached = d.InputTokens, d.OutputTokens, d.CostUSD, d.Cached
-		p.ModelID, p.FinishReason = d.ModelID, d.FinishReason
+		p.ModelID, p.FinishReason, p.ToolCalls = d.ModelID, d.FinishReason, d.ToolCalls
 		if p.Output = d.Output; d.Truncated && p.text.Len() > len(d.Output) {
 			p.Output = p.Text()
 		}
@@ -213,7 +214,7 @@ func (p *PromptFold) add(rec Record, d folded) {
 func (p *PromptFold) void() {
 	p.text.Reset()
 	p.reasoning.Reset()
-	p.Output, p.FinishReason, p.Call = "", "", nil
+	p.Output, p.FinishReason, p.Call, p.ToolCalls = "", "", nil, nil
 }
 
 func (p *PromptFold) close(status string, at time.Time, duration int64) {

@@ -107,6 +107,13 @@ type ToolExecutionComplete struct {
 	Duration   int64           `json:"duration"` // ms
 }
 
+// ToolCall is a model's wish to have a tool called.
+type ToolCall struct {
+	ID        string `json:"id"` // unique in the answer
+	Name      string `json:"name"`
+	Arguments string `json:"arguments"` // as the model wrote them: meant to be a JSON object, and not checked
+}
+
 // PromptRetry opens a new attempt and voids the text of the older ones.
 type PromptRetry struct {
 	PromptID          int64  `json:"promptId"`
@@ -133,6 +140,7 @@ type PromptComplete struct {
 	FinishReason string  `json:"finishReason"`
 	Attempt      int     `json:"attempt"`
 
+	ToolCalls  []ToolCall  `json:"toolCalls,omitempty"`  // the model waits for their results
 	ReusedFrom *ReusedFrom `json:"reusedFrom,omitempty"` // then tokens, cost and duration are 0: nothing was paid here
 }
 
@@ -195,7 +203,8 @@ type LLMResponse struct {
 	UsageSource        string `json:"usageSource"`          // provider or estimated
 	ResponseID         string `json:"responseId,omitempty"` // the provider's name of the answer
 
-	CostUSD *string `json:"costUsd,omitempty"` // of the call, decimal; absent when the price is unknown
+	CostUSD   *string    `json:"costUsd,omitempty"`   // of the call, decimal; absent when the price is unknown
+	ToolCalls []ToolCall `json:"toolCalls,omitempty"` // the model waits for their results
 }
 
 // LLMError is written when a provider's call failed or was cancelled.

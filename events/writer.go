@@ -46,6 +46,7 @@ type PromptState struct {
 	StartedAt        time.Time  `json:"started_at"`            // zero = the time of its prompt-start in this append
 	FinishedAt       *time.Time `json:"finished_at,omitempty"` // given = the time of the event in this append that closes it
 	Reused           *Reused    `json:"reused,omitempty"`      // nil = it ran here
+	ToolCalls        []ToolCall `json:"tool_calls,omitempty"`  // what the newest attempt wanted to have called
 	Cache            string     `json:"cache,omitempty"`       // what the response cache told the newest attempt: CacheTold…; "" = it was not asked
 	Saved            *Reused    `json:"saved,omitempty"`       // of a hit: who had paid for the answer, and what
 }

@@ -26,7 +26,7 @@ type call struct {
 	called       time.Time // of its llm-request, which price counts
 
 	text, reasoning delta
-	toolCalls       int
+	toolCalls       []events.ToolCall
 	usage           *llm.Usage // as the provider said, nil before
 	finish          string
 	responseID      string
@@ -132,7 +132,9 @@ func (c *call) take(got llm.Chunk) {
 	c.repaired = c.repaired || got.Repaired
 	c.text.add(got.Text, got.Repaired)
 	c.reasoning.add(got.Reasoning, got.Repaired)
-	c.toolCalls += len(got.ToolCalls)
+	for _, t := range got.ToolCalls {
+		c.toolCalls = append(c.toolCalls, events.ToolCall(t))
+	}
 	if got.Usage != nil {
 		c.usage = got.Usage
 	}
@@ -158,7 +160,7 @@ func (c *call) milliseconds() int64 {
 
 func (c *call) succeeded() error {
 	s := c.step
-	s.state.FinishReason = c.finish
+	s.state.FinishReason, s.state.ToolCalls = c.finish, c.toolCalls
 	u := c.used(nil)
 	cost, row := c.book(events.CallSucceeded, u)
 	row.FinishReason = c.finish
@@ -167,7 +169,7 @@ func (c *call) succeeded() error {
 		InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CachedTokens: u.CachedTokens, CacheWriteTokens: u.CacheWriteTokens,
 		ReasoningTokens: u.ReasoningTokens,
 		DurationMS:      c.milliseconds(), TimeToFirstTokenMS: c.firstToken.Milliseconds(), FinishReason: c.finish, UsageSource: usageSource(u),
-		ResponseID: c.responseID, CostUSD: cost,
+		ResponseID: c.responseID, CostUSD: cost, ToolCalls: c.toolCalls,
 	}))
 	if err := c.checked(); err != nil {
 		c.settle(s.run.writer.Append(events.Batch{Events: drafts, Prompts: []events.PromptState{s.state}, Calls: []events.CallState{row}}))

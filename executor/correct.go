@@ -64,7 +64,7 @@ func instruct(messages []llm.Message, schema []byte) []llm.Message {
 // with.
 func (c *call) checked() error {
 	s := c.step
-	if len(c.request.Tools) == 0 && (c.toolCalls > 0 || c.finish == llm.FinishToolCalls && s.state.Output == "") {
+	if len(c.request.Tools) == 0 && (len(c.toolCalls) > 0 || c.finish == llm.FinishToolCalls && s.state.Output == "") {
 		return llm.NewError(llm.CodeUnexpectedToolCall, nil)
 	}
 	if s.prompt.Output == nil {

@@ -105,6 +105,7 @@ type Trigger struct {
 	Priority int             // in the queue, from MinPriority to MaxPriority; higher first
 	Cache    CacheMode       // "" = as the prompts say
 	Key      IdempotencyKey  // zero = every trigger makes an execution
+	Call     json.RawMessage // what a direct call asks, see Direct; nil = a chain is run
 	Lineage                  // zero = nothing is taken over; see Executor.Derive
 }
 

@@ -3,6 +3,7 @@ package executor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,6 +64,8 @@ type History interface {
 	Execution(ctx context.Context, id int64) (Execution, error)
 	// PinnedVersion answers the version of a chain, also of a deleted one.
 	PinnedVersion(ctx context.Context, chainID int64, version int) (*chain.Version, error)
+	// Call answers what a direct call asks, or ErrNotFound.
+	Call(ctx context.Context, id int64) (json.RawMessage, error)
 	// PromptStates answers the prompts of executions that have started.
 	PromptStates(ctx context.Context, executions ...int64) (map[int64][]events.PromptState, error)
 	// Tails answers the newest event of every stream of an execution.

@@ -76,7 +76,13 @@ func (e *Executor) Derive(ctx context.Context, d Derivation) (Trigger, error) {
 	if err != nil {
 		return Trigger{}, err
 	}
-	t := Trigger{Version: pinned, Metadata: d.Metadata, Limits: d.Limits, Priority: parent.Priority, Cache: parent.CacheMode, Key: d.Key}
+	var call json.RawMessage
+	if parent.ChainID == DirectChain {
+		if call, err = e.store.Call(ctx, parent.ID); err != nil {
+			return Trigger{}, err
+		}
+	}
+	t := Trigger{Version: pinned, Call: call, Metadata: d.Metadata, Limits: d.Limits, Priority: parent.Priority, Cache: parent.CacheMode, Key: d.Key}
 	t.Parent, t.Origin = parent.ID, d.Origin
 	if d.Cache != nil {
 		t.Cache = *d.Cache
@@ -346,7 +352,7 @@ func (r *run) reused(i int, from events.PromptState) events.PromptState {
 	now, none, free := r.e.cfg.Now(), int64(0), "0"
 	return events.PromptState{
 		PromptID: from.PromptID, Ordinal: i, Name: p.Name, Position: p.Position, Status: promptCompleted, Attempt: 1,
-		ModelID: from.ModelID, UserMessage: from.UserMessage, Output: from.Output, FinishReason: from.FinishReason,
+		ModelID: from.ModelID, UserMessage: from.UserMessage, Output: from.Output, FinishReason: from.FinishReason, ToolCalls: from.ToolCalls,
 		CostUSD: &free, DurationMS: &none, FinishedAt: &now, Reused: from.Reused,
 	}
 }
@@ -370,7 +376,7 @@ func (r *run) reusedEvents(i int, s events.PromptState) []events.Payload {
 	}
 	return append(payloads, events.PromptComplete{
 		PromptID: s.PromptID, Output: shown, Truncated: len(shown) < len(s.Output), CostUSD: s.CostUSD, ModelID: s.ModelID,
-		FinishReason: s.FinishReason, Attempt: s.Attempt, ReusedFrom: &from,
+		FinishReason: s.FinishReason, Attempt: s.Attempt, ToolCalls: s.ToolCalls, ReusedFrom: &from,
 	})
 }
 

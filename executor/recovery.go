@@ -64,7 +64,7 @@ func (r *run) bookLost(calls []events.CallState) {
 		s.Output = l.Text()
 		id := l.Call.Provider + "/" + l.Call.Model
 		info := r.e.models.Info(id)
-		u := info.EstimateUsage(llm.Request{Messages: []llm.Message{{Role: llm.RoleUser, Text: s.UserMessage}}}, s.Output, l.Reasoning())
+		u := info.EstimateUsage(r.asked(s), s.Output, l.Reasoning())
 		row, known := rows[l.Call.RequestID]
 		if !known { // of a server that kept no ledger
 			row = events.CallState{

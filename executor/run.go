@@ -18,6 +18,7 @@ import (
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/internal/failpoint"
+	"github.com/chainstream/chainstream/llm"
 )
 
 // run is one claim of one execution.
@@ -34,6 +35,7 @@ type run struct {
 	end  context.CancelCauseFunc
 	drop context.CancelCauseFunc
 
+	call    *llm.Request // nil unless it is a direct call
 	version *chain.Version
 	inputs  map[string]any
 	writer  *events.Writer
@@ -191,6 +193,9 @@ func (r *run) define() (err error) {
 // open loads how far the execution had come and opens its log. It needs nothing
 // that could be wrong with the chain, so that every execution can be ended.
 func (r *run) open() error {
+	if err := r.loadCall(); err != nil {
+		return err
+	}
 	if err := r.account.limit(r.ex.Limits); err != nil {
 		return err
 	}

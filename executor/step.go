@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -164,7 +165,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // retry announces the next attempt and voids the text of the last one.
 func (s *step) retry(n next) error {
-	s.state.Output, s.state.FinishReason = "", ""
+	s.state.Output, s.state.FinishReason, s.state.ToolCalls = "", "", nil
 	s.run.setState(s.index, s.state)
 	_, err := s.run.commit(events.Batch{Events: []events.Draft{s.draft(events.PromptRetry{
 		PromptID: s.state.PromptID, Attempt: s.state.Attempt + 1, SupersedesFromSeq: s.state.FirstSeq,
@@ -182,9 +183,10 @@ func (s *step) attempt(ctx context.Context, model string) error {
 	s.state.Attempt++
 	s.state.Status, s.state.ModelID, s.state.Output, s.state.FinishReason, s.state.FirstSeq = promptRunning, model, "", "", 0
 	s.state.Cached, s.state.Cache, s.state.Saved = false, "", nil
+	s.state.ToolCalls = nil
 	opening := []events.Draft{s.draft(events.PromptStart{
 		PromptID: s.state.PromptID, PromptName: s.prompt.Name, Position: s.prompt.Position, TotalPrompts: s.run.ex.TotalPrompts,
-		ModelID: model, HasKnowledge: s.prompt.Knowledge != nil, HasTools: len(s.prompt.Tools) > 0, Attempt: s.state.Attempt,
+		ModelID: model, HasKnowledge: s.prompt.Knowledge != nil, HasTools: len(s.prompt.Tools) > 0 || s.run.callHasTools(), Attempt: s.state.Attempt,
 	})}
 	opening, err := s.prepare(ctx, opening)
 	var target llm.Target
@@ -268,7 +270,8 @@ func (s *step) open(opening []events.Draft, calls ...events.CallState) error {
 // prepare renders the prompt on its first attempt, after retrieval, and answers
 // the events that say so.
 func (s *step) prepare(ctx context.Context, opening []events.Draft) ([]events.Draft, error) {
-	if s.prepared {
+	if s.prepared || s.run.call != nil {
+		s.rendered.User = cmp.Or(s.rendered.User, s.run.lastAsked())
 		return opening, nil
 	}
 	c := s.run.version.Chain
@@ -345,6 +348,9 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 
 // request is what the model is asked, behind some turns of history.
 func (s *step) request(target llm.Target, history []chain.Turn) llm.Request {
+	if s.run.call != nil {
+		return s.run.direct(target.Model)
+	}
 	var messages []llm.Message
 	if s.rendered.System != "" {
 		messages = append(messages, llm.Message{Role: llm.RoleSystem, Text: s.rendered.System})
@@ -381,7 +387,7 @@ func (s *step) succeed(drafts []events.Draft, calls ...events.CallState) *events
 	drafts = append(drafts, s.draft(events.PromptComplete{
 		PromptID: s.state.PromptID, OutputTokens: s.state.OutputTokens, InputTokens: s.state.InputTokens, Duration: duration,
 		Cached: s.state.Cached, Output: shown, Truncated: len(shown) < len(s.state.Output), CostUSD: s.state.CostUSD,
-		ModelID: s.state.ModelID, FinishReason: s.state.FinishReason, Attempt: s.state.Attempt,
+		ModelID: s.state.ModelID, FinishReason: s.state.FinishReason, Attempt: s.state.Attempt, ToolCalls: s.state.ToolCalls,
 	}))
 	failpoint.Reach(failpoint.PromptCompleteBefore)
 	pending := s.run.conclude(s.index, s.state, drafts, true, calls...)

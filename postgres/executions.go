@@ -145,6 +145,9 @@ func promptState(r db.PromptResult) events.PromptState {
 		StartedAt: r.StartedAt, FinishedAt: r.FinishedAt,
 	}
 	state.CostUSD = decimalText(r.CostUSD)
+	if len(r.ToolCalls) > 0 {
+		_ = json.Unmarshal(r.ToolCalls, &state.ToolCalls) // this package wrote it from the same type
+	}
 	if r.ReusedFromExecutionID != nil {
 		state.Reused = &events.Reused{
 			ExecutionID: *r.ReusedFromExecutionID, InputTokens: r.ReusedInputTokens, OutputTokens: r.ReusedOutputTokens, CostUSD: decimalText(r.ReusedCostUSD),

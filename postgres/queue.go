@@ -27,16 +27,17 @@ func (s *Store) Enqueue(ctx context.Context, t executor.Trigger) (ex executor.Ex
 		return ex, false, err
 	}
 	if t.Key.Key == "" && t.Parent == 0 {
-		row, err := s.queries.ExecutionInsert(ctx, params)
+		row, err := insert(ctx, s.queries, t, params)
 		if err != nil {
 			return ex, false, fmt.Errorf("queue an execution: %w", translate(err))
 		}
 		ex, err = queued(params, row)
+		ex.Lineage = t.Lineage
 		return ex, false, err
 	}
 	var row db.ExecutionInsertRow
 	err = s.inTx(ctx, func(q *db.Queries) error {
-		if row, err = q.ExecutionInsert(ctx, params); err != nil {
+		if row, err = insert(ctx, q, t, params); err != nil {
 			return err
 		}
 		if err := setLineage(ctx, q, row.ID, t.Lineage); err != nil || t.Key.Key == "" {

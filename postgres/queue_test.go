@@ -318,7 +318,7 @@ func TestClaimReadsLittle(t *testing.T) {
 				}
 				change(t, conn, `ALTER TABLE executions SET (autovacuum_enabled = off)`)
 				change(t, conn, `INSERT INTO chains (name, version) SELECT 'c' || n, 1 FROM generate_series(1, $1) n`, chains)
-				change(t, conn, `INSERT INTO chain_versions SELECT id, 1, '', '{}', '{}' FROM chains`)
+				change(t, conn, `INSERT INTO chain_versions SELECT id, 1, '', '{}', '{}' FROM chains WHERE deleted_at IS NULL`)
 				fill("completed", 20_000)
 				if stale {
 					change(t, conn, `ANALYZE executions, chains`)

@@ -64,7 +64,7 @@ func (c *config) queue(ctx context.Context, chains int, table *measure.Table) (e
 	defer conn.Close(ctx) //nolint:errcheck // what was measured stands
 	for _, statement := range []string{
 		fmt.Sprintf(`INSERT INTO chains (name, version) SELECT 'c' || n, 1 FROM generate_series(1, %d) n`, chains),
-		`INSERT INTO chain_versions SELECT id, 1, '', '{}', '{}' FROM chains`,
+		`INSERT INTO chain_versions SELECT id, 1, '', '{}', '{}' FROM chains WHERE deleted_at IS NULL`,
 		c.fill("completed", c.before, chains, "NULL"), c.fill("running", 500, chains, "now() + interval '1 day'"), c.fill("queued", c.queued, chains, "NULL"),
 		`VACUUM ANALYZE`,
 	} {
