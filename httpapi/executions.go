@@ -254,7 +254,7 @@ func (s *Server) listExecutions(c echo.Context) error {
 	if name := q.one("chain"); q.values.Has("chain") {
 		if id, ok := pathID(name); ok {
 			f.ChainID = id
-		} else if slug.MatchString(name) {
+		} else if slug.MatchString(name) || name == executor.DirectName {
 			f.ChainName = name
 		} else {
 			q.fail("chain", "The id or the name of a chain is expected.")

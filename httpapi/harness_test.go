@@ -230,12 +230,18 @@ func (r answer) want(status int) answer {
 func (r answer) problem(status int, code string) problemBody {
 	r.t.Helper()
 	r.want(status)
-	var p problemBody
+	var p struct {
+		problemBody
+		Error struct{ Code, Message string } // below /v1
+	}
 	r.decode(&p)
+	if p.Error.Code != "" {
+		p.Code, p.Detail = p.Error.Code, p.Error.Message
+	}
 	if p.Code != code {
 		r.t.Fatalf("code %q, want %q: %s", p.Code, code, r.body)
 	}
-	return p
+	return p.problemBody
 }
 
 type problemBody struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/llm"
 )
 
 // CountExecutions registers a count of the executions that have ended here, by
@@ -70,6 +71,8 @@ type metrics struct {
 	executions *prometheus.CounterVec
 	delivered  prometheus.Counter
 	ended      *prometheus.CounterVec
+	embeddings *prometheus.CounterVec
+	embedded   *prometheus.CounterVec
 }
 
 func newMetrics(r *prometheus.Registry, s *Server) (*metrics, error) {
@@ -90,11 +93,17 @@ func newMetrics(r *prometheus.Registry, s *Server) (*metrics, error) {
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "chainstream_streams_ended_total", Help: "Streams that have ended, by reason.",
 		}, []string{"reason"}),
+		embeddings: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chainstream_embedding_requests_total", Help: "Requests for embeddings that were passed on, by provider and by what became of them.",
+		}, []string{"provider", "result"}),
+		embedded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chainstream_embedding_tokens_total", Help: "Tokens of requests for embeddings, by provider.",
+		}, []string{"provider"}),
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "chainstream_streams_open", Help: "Streams that are open.",
 	}, func() float64 { return float64(s.streams.count()) })
-	for _, c := range []prometheus.Collector{m.requests, m.durations, m.executions, m.delivered, m.ended, open} {
+	for _, c := range []prometheus.Collector{m.requests, m.durations, m.executions, m.delivered, m.ended, m.embeddings, m.embedded, open} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -107,6 +116,16 @@ func (m *metrics) request(method, route string, status int, took time.Duration) 
 	if route != streamRoute {
 		m.durations.WithLabelValues(route).Observe(took.Seconds())
 	}
+}
+
+// embedding counts a request for embeddings. The provider is one of the server's.
+func (m *metrics) embedding(provider string, u llm.Usage, err error) {
+	result := "answered"
+	if err != nil {
+		result = "failed"
+	}
+	m.embeddings.WithLabelValues(provider, result).Inc()
+	m.embedded.WithLabelValues(provider).Add(float64(u.InputTokens + u.OutputTokens))
 }
 
 // knownMethod keeps clients from making time series of their own.

@@ -74,6 +74,8 @@ type problem struct {
 	detail     string // a sentence for people; safe to show
 	errors     []problemError
 	retryAfter time.Duration // 0 = no Retry-After
+	param      string        // in OpenAI's notation: the field that is wrong
+	final      bool          // the same request is not to be sent again; shown below /v1 only
 	cause      error         // for the operator's log only
 }
 
@@ -219,6 +221,9 @@ func (s *Server) fail(err error, c echo.Context) {
 		panic(http.ErrAbortHandler)
 	}
 	p := problemOf(err)
+	if speaksOpenAI(req.URL.Path) {
+		p = openAIProblem(p)
+	}
 	if req.Context().Err() != nil && (errors.Is(err, context.Canceled) || p.status >= http.StatusInternalServerError) {
 		// The client left, and that is what failed. Silence would become an empty
 		// 200, which a client that closed only its own half takes for success.
@@ -233,12 +238,10 @@ func (s *Server) fail(err error, c echo.Context) {
 		s.logger.Log(req.Context(), level, "request failed", "request_id", requestID(c), "method", req.Method,
 			"route", s.route(c), "status", p.status, "error", p.cause)
 	}
-	body, err := json.Marshal(problemDocument{
-		Type: "/docs#problem-" + p.code, Title: p.title, Status: p.status, Detail: p.detail,
-		Instance: req.URL.EscapedPath(), Code: p.code, Errors: p.errors,
-	})
-	if err != nil {
-		panic("httpapi: encode a problem: " + err.Error()) // strings and numbers only
+	media, body := "application/problem+json", problemBody(p, req)
+	if speaksOpenAI(req.URL.Path) {
+		media, body = "application/json", openAIBody(p)
+		res.Header().Set("X-Should-Retry", strconv.FormatBool(!p.final && retriable(p.status)))
 	}
 	if p.retryAfter > 0 {
 		// Spread, so that those who were refused together do not return together.
@@ -252,10 +255,26 @@ func (s *Server) fail(err error, c echo.Context) {
 		res.Header().Set(echo.HeaderConnection, "close")
 	}
 	h := res.Header()
-	h.Set(echo.HeaderContentType, "application/problem+json")
+	h.Set(echo.HeaderContentType, media)
 	h.Set(echo.HeaderCacheControl, "no-store")
 	res.WriteHeader(p.status)
 	if req.Method != http.MethodHead {
 		_, _ = res.Write(append(body, '\n')) // a client that is gone needs no answer
 	}
+}
+
+func problemBody(p *problem, req *http.Request) []byte {
+	body, err := json.Marshal(problemDocument{
+		Type: "/docs#problem-" + p.code, Title: p.title, Status: p.status, Detail: p.detail,
+		Instance: req.URL.EscapedPath(), Code: p.code, Errors: p.errors,
+	})
+	if err != nil {
+		panic("httpapi: encode a problem: " + err.Error()) // strings and numbers only
+	}
+	return body
+}
+
+// retriable tells whether a status means that trying again may help.
+func retriable(status int) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= http.StatusInternalServerError
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,7 +108,8 @@ type Runner interface {
 	Check(ctx context.Context, c *chain.Chain) error
 }
 
-// ModelLister lists the models that a chain may name. *llm.Registry is one.
+// ModelLister lists the models that a chain may name, and finds those that can be
+// called.
 type ModelLister interface {
 	// Models and Providers answer at once what is known.
 	Models() []llm.Model
@@ -115,6 +117,8 @@ type ModelLister interface {
 	// Refresh asks the providers what they have, with remote also those that are
 	// not on the own machine, and waits for the answers.
 	Refresh(ctx context.Context, remote bool)
+	// Resolve answers how to call a model, or why it cannot be called.
+	Resolve(id string) (llm.Target, error)
 }
 
 // Config configures a Server. Store, Runner, Broker, Models and Web are needed;
@@ -148,6 +152,8 @@ type Server struct {
 	known    map[string]bool // patterns of the routes
 	streams  *streams
 	draining atomic.Bool
+	leaving  chan struct{} // closed when the HTTP server shuts down
+	left     sync.Once
 }
 
 // New makes a server. It fails only for what the program was built with: an
@@ -167,7 +173,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Registry == nil {
 		cfg.Registry = NewRegistry()
 	}
-	s := &Server{cfg: cfg, logger: cfg.Logger, echo: echo.New(), streams: newStreams()}
+	s := &Server{cfg: cfg, logger: cfg.Logger, echo: echo.New(), streams: newStreams(), leaving: make(chan struct{})}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registry, s); err != nil {
 		return nil, err
@@ -219,6 +225,10 @@ func (s *Server) routes() error {
 	get("/api/v1/budgets", s.listBudgets)
 	e.PUT("/api/v1/budgets", s.setBudget)
 	e.DELETE("/api/v1/budgets/:id", s.deleteBudget)
+	e.POST("/v1/chat/completions", s.complete)
+	e.POST("/v1/embeddings", s.embed)
+	get("/v1/models", s.listOpenAIModels)
+	get("/v1/models/*", s.showOpenAIModel)
 
 	get("/api/v1/models", s.listModels)
 	get("/schemas/chain.json", s.chainSchema)
@@ -254,7 +264,7 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // HTTPServer is a server for addr with limits against clients that are slow on
 // purpose. Shutdown waits for streams; close the Broker first.
 func (s *Server) HTTPServer(addr string) *http.Server {
-	return &http.Server{
+	server := &http.Server{
 		Addr:              addr,
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -268,6 +278,9 @@ func (s *Server) HTTPServer(addr string) *http.Server {
 		BaseContext: func(net.Listener) context.Context { return context.Background() },
 		ErrorLog:    slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
+	// Whoever waits for an execution is answered before the connections are closed.
+	server.RegisterOnShutdown(func() { s.left.Do(func() { close(s.leaving) }) })
+	return server
 }
 
 // connKey finds the connection of a request in its context.

@@ -9,6 +9,7 @@ import (
 
 // call is what one request and its doer tell each other, past go-openai.
 type call struct {
+	limit    int64          // most bytes of a success that are read; 0 = the reader counts itself
 	extra    []byte         // a JSON object whose fields belong into the request
 	response *http.Response // headers and status, nil until they came
 	body     io.Reader      // of a success
@@ -40,6 +41,9 @@ func (d doer) Do(req *http.Request) (*http.Response, error) {
 	}
 	c.response = resp
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		if c.limit > 0 {
+			resp.Body = http.MaxBytesReader(nil, resp.Body, c.limit)
+		}
 		c.body = resp.Body
 		return resp, nil
 	}
