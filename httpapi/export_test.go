@@ -2,8 +2,10 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
+	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
 )
 
@@ -35,6 +37,36 @@ type Sink = sink
 func RunLoop(ctx context.Context, src Source, out Sink, noDeltas bool, heartbeat time.Duration, draining <-chan struct{}, first []events.Frame) string {
 	l := &loop{source: src, first: first, out: out, view: view{noDeltas: noDeltas}, heartbeat: heartbeat, draining: draining}
 	return l.run(ctx).String()
+}
+
+// ReadCompletion answers the inputs of a chain that the body of a completion has,
+// and the metadata that is kept.
+func ReadCompletion(body []byte, c *chain.Chain) ([]string, error) {
+	r, err := readCompletion(body)
+	if err != nil {
+		return nil, err
+	}
+	given, err := inputsOf(c, r)
+	if err != nil {
+		return nil, err
+	}
+	checked, err := c.CheckInputs(given)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(checked)
+	if err != nil {
+		return nil, err
+	}
+	inputs, err := events.AppendJSONB(nil, raw)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := r.keptMetadata()
+	if err == nil && kept != nil {
+		kept, err = events.AppendJSONB(nil, kept)
+	}
+	return []string{string(inputs), string(kept)}, err
 }
 
 // Route is a method and a path that the server answers.

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -42,6 +43,7 @@ type api struct {
 	t      *testing.T
 	url    string
 	server *httpapi.Server
+	http   *http.Server
 	store  *postgres.Store
 	broker *events.Broker
 	log    *events.Log
@@ -54,8 +56,9 @@ type api struct {
 
 // setup changes how an api is made; zero fields leave it as it is.
 type setup struct {
-	workers int // executions at a time; 0 = they stay queued
-	queued  int // most that wait
+	workers int                  // executions at a time; 0 = they stay queued
+	queued  int                  // most that wait
+	models  map[string]llm.Entry // beside the demo model
 	config  func(*httpapi.Config)
 }
 
@@ -70,11 +73,15 @@ func newAPI(t *testing.T, s setup) *api {
 	a := &api{t: t, store: store, logs: &logBuffer{}, database: database}
 	a.broker = events.NewBroker(store, events.BrokerConfig{Poll: 20 * time.Millisecond})
 	a.log = events.NewLog(store, a.broker, events.LogConfig{})
-	models := llm.NewRegistry(map[string]llm.Entry{
+	entries := map[string]llm.Entry{
 		"offline": {Provider: &offline.Provider{}, Label: "Offline demo", Demo: true, Models: []string{"echo"}, Fixed: true, Info: map[string]llm.Info{"echo": {Prices: llm.Free()}}},
 		"openai":  {Label: "OpenAI", Env: "OPENAI_API_KEY", Models: []string{"gpt-4.1-mini"}},
+	}
+	maps.Copy(entries, s.models)
+	models := llm.NewRegistry(entries)
+	a.exec = executor.New(store, a.log, models, executor.Config{
+		Owner: "test", Workers: s.workers, MaxQueued: s.queued, Poll: 20 * time.Millisecond, Retry: llm.RetryPolicy{Base: time.Millisecond}, Cache: store,
 	})
-	a.exec = executor.New(store, a.log, models, executor.Config{Owner: "test", Workers: s.workers, MaxQueued: s.queued, Poll: 20 * time.Millisecond, Cache: store})
 	a.exec.Start()
 	cfg := httpapi.Config{
 		Store: store, Runner: a.exec, Broker: a.broker, Models: models, Version: "test",
@@ -125,6 +132,7 @@ func (a *api) listen() {
 		a.t.Fatal(err)
 	}
 	srv := a.server.HTTPServer(ln.Addr().String())
+	a.http = srv
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
 	a.url = "http://" + ln.Addr().String()

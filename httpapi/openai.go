@@ -60,15 +60,15 @@ func openAIProblem(p *problem) *problem {
 // openAIBody is the body of an error.
 func openAIBody(p *problem) []byte {
 	e := openAIError{Message: p.detail, Type: "invalid_request_error"}
-	if len(p.errors) > 0 {
+	if len(p.errors) > 1 {
 		var all []string
 		for _, q := range p.errors {
-			all = append(all, strings.TrimPrefix(q.Pointer+": ", ": ")+q.Detail)
+			all = append(all, paramOf(q.Pointer)+": "+q.Detail)
 		}
-		e.Message = p.title + ": " + strings.Join(all, "; ")
-		if p.param == "" {
-			p.param = paramOf(p.errors[0].Pointer)
-		}
+		e.Message = p.title + ": " + strings.Join(all, "; ") + "."
+	}
+	if len(p.errors) > 0 && p.param == "" {
+		p.param = paramOf(p.errors[0].Pointer)
 	}
 	if e.Message == "" {
 		e.Message = p.title
