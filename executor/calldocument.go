@@ -61,7 +61,7 @@ func documentOf(r *llm.Request) callDocument {
 			d.Messages[i].Images = append(d.Messages[i].Images, imageDocument(image))
 		}
 		for _, call := range m.ToolCalls {
-			d.Messages[i].ToolCalls = append(d.Messages[i].ToolCalls, toolCallDocument(call))
+			d.Messages[i].ToolCalls = append(d.Messages[i].ToolCalls, toolCallDocument{ID: call.ID, Name: call.Name, Arguments: call.Arguments})
 		}
 	}
 	for _, tool := range r.Tools {
@@ -81,7 +81,7 @@ func (d callDocument) request() *llm.Request {
 			r.Messages[i].Images = append(r.Messages[i].Images, llm.Image(image))
 		}
 		for _, call := range m.ToolCalls {
-			r.Messages[i].ToolCalls = append(r.Messages[i].ToolCalls, llm.ToolCall(call))
+			r.Messages[i].ToolCalls = append(r.Messages[i].ToolCalls, llm.ToolCall{ID: call.ID, Name: call.Name, Arguments: call.Arguments})
 		}
 	}
 	for _, tool := range d.Tools {

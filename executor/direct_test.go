@@ -106,7 +106,7 @@ func TestDirectCall(t *testing.T) {
 			t.Errorf("prompt-start: %v", e.Data)
 		}
 	}
-	kept := []events.ToolCall{events.ToolCall(calls[0]), events.ToolCall(calls[1])}
+	kept := []events.ToolCall{{ID: "t1", Name: "add", Arguments: `{"a": 1`}, {ID: "t2", Name: "add", Arguments: "{}"}}
 	state := h.states(first.ID)["Answer"]
 	if diff := cmp.Diff(kept, state.ToolCalls); diff != "" || state.UserMessage != "Look: ${not a variable}" {
 		t.Errorf("result %+v (-want +got):\n%s", state, diff)
