@@ -122,7 +122,7 @@ func (s *Server) complete(c echo.Context) error {
 		return &problem{kind: kindOverloaded, detail: "Too many answers are being waited for. Try again later.", retryAfter: busyRetry}
 	}
 	defer seat.leave()
-	ex, replayed, err := s.startCompletion(c, req, body)
+	ex, version, replayed, err := s.startCompletion(c, req, body)
 	if err != nil {
 		return err
 	}
@@ -130,48 +130,49 @@ func (s *Server) complete(c echo.Context) error {
 	h.Set("X-Execution-Id", strconv.FormatInt(ex.ID, 10))
 	h.Set("Link", "<"+eventsURL(ex.ID)+`>; rel="monitor"`)
 	a := &answering{
-		server: s, c: c, request: req, execution: ex,
+		server: s, c: c, request: req, execution: ex, version: version,
 		abandons: !stays && !replayed, // another client waits for an execution that was there before
 	}
 	return a.run(c.Request().Context())
 }
 
 // startCompletion makes the execution, or finds the one that the idempotency key
-// had made.
-func (s *Server) startCompletion(c echo.Context, req *completion, body []byte) (ex executor.Execution, replayed bool, err error) {
+// had made; then it does not know its version.
+func (s *Server) startCompletion(c echo.Context, req *completion, body []byte) (ex executor.Execution, v *chain.Version, replayed bool, err error) {
 	ctx := c.Request().Context()
 	key, err := idempotencyKey(c.Request().Header)
 	if err != nil {
-		return ex, false, err
+		return ex, nil, false, err
 	}
 	hashedKey, err := hashed(key, c.Path(), body)
 	if err != nil {
-		return ex, false, err
+		return ex, nil, false, err
 	}
 	if ex, replayed, err = s.replay(ctx, hashedKey); err != nil {
-		return ex, false, err
+		return ex, nil, false, err
 	}
 	if !replayed {
-		var t executor.Trigger
-		if t, err = s.completionTrigger(ctx, req); err != nil {
-			return ex, false, err
+		t, err := s.completionTrigger(ctx, req)
+		if err != nil {
+			return ex, nil, false, err
 		}
-		t.Key = hashedKey
+		t.Key, v = hashedKey, t.Version
 		// Whether it was made must be known, or it could not be stopped.
 		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), triggerTimeout)
 		defer cancel()
-		ex, replayed, err = s.cfg.Runner.Trigger(whole, t)
+		if ex, replayed, err = s.cfg.Runner.Trigger(whole, t); err != nil {
+			s.metrics.executions.WithLabelValues("refused").Inc()
+			return ex, nil, false, err
+		}
 	}
-	switch {
-	case err != nil:
-		s.metrics.executions.WithLabelValues("refused").Inc()
-	case replayed:
+	if replayed {
+		v = nil // the chain may have changed since
 		s.metrics.executions.WithLabelValues("replayed").Inc()
 		c.Response().Header().Set("Idempotency-Replayed", "true")
-	default:
+	} else {
 		s.metrics.executions.WithLabelValues("created").Inc()
 	}
-	return ex, replayed, err
+	return ex, v, replayed, nil
 }
 
 // completionTrigger answers the trigger that a completion means.
@@ -218,6 +219,7 @@ type answering struct {
 	c         echo.Context
 	request   *completion
 	execution executor.Execution
+	version   *chain.Version // nil while it is not known
 	reading   *reading
 	abandons  bool // the execution ends when the client leaves
 
@@ -275,11 +277,13 @@ func (a *answering) follow(ctx context.Context) error {
 	if err := unhurried(http.NewResponseController(a.c.Response().Writer)); err != nil {
 		return err
 	}
-	version, err := s.cfg.Store.PinnedVersion(ctx, a.execution.ChainID, a.execution.ChainVersion)
-	if err != nil {
-		return err
+	if a.version == nil {
+		var err error
+		if a.version, err = s.cfg.Store.PinnedVersion(ctx, a.execution.ChainID, a.execution.ChainVersion); err != nil {
+			return err
+		}
 	}
-	a.reading = newReading(a.execution.ID, version, s.cfg.Store)
+	a.reading = newReading(a.execution.ID, a.version, s.cfg.Store)
 	sub, err := s.cfg.Broker.Subscribe(ctx, a.execution.ID, 0)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chainstream/chainstream/bench/internal/fakemodel"
 	"github.com/chainstream/chainstream/bench/internal/measure"
 	"github.com/chainstream/chainstream/bench/internal/program"
 	"github.com/chainstream/chainstream/bench/internal/rig"
@@ -46,13 +47,7 @@ prompts:
 const prompts = 3
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == modelArgument {
-		if err := serveModel(context.Background(), os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "model:", err)
-			os.Exit(1)
-		}
-		return
-	}
+	fakemodel.Main()
 	os.Exit(program.Main("chain", about, define))
 }
 
@@ -92,11 +87,11 @@ type result struct {
 }
 
 func (c *config) run(ctx context.Context, w io.Writer) (err error) {
-	model, err := startModel(ctx)
+	model, err := fakemodel.Start(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, model.close()) }()
+	defer func() { err = errors.Join(err, model.Close()) }()
 	server, err := rig.StartServer(ctx, "OPENAI_BASE_URL="+model.URL, "OPENAI_API_KEY=none")
 	if err != nil {
 		return err
