@@ -3,6 +3,7 @@ package executor
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
@@ -71,8 +72,8 @@ func (r *run) lastAsked() string {
 	if r.call == nil {
 		return ""
 	}
-	for i := len(r.call.Messages) - 1; i >= 0; i-- {
-		if m := r.call.Messages[i]; m.Role == llm.RoleUser {
+	for _, m := range slices.Backward(r.call.Messages) {
+		if m.Role == llm.RoleUser {
 			return m.Text
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
@@ -409,12 +410,8 @@ func refuseUnsupported(f fields) {
 // and store beside it.
 func (r *completion) keptMetadata() (json.RawMessage, error) {
 	kept := make(map[string]json.RawMessage, len(r.metadata)+len(r.about))
-	for name, raw := range r.about {
-		kept[name] = raw
-	}
-	for name, raw := range r.metadata {
-		kept[name] = raw
-	}
+	maps.Copy(kept, r.about)
+	maps.Copy(kept, r.metadata)
 	if len(kept) == 0 {
 		return nil, nil
 	}

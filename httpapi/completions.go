@@ -225,29 +225,31 @@ type answering struct {
 
 	out   *responseWriter // nil until a stream has begun
 	begun bool            // the first chunk was written
+	sent  time.Time       // when something was written last
 }
 
 // run follows the log and sends the answer. An error says that nothing was sent.
 func (a *answering) run(ctx context.Context) error {
 	err := a.follow(ctx)
-	switch failed, ok := errors.AsType[*problem](err); {
+	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errDeparted) || ctx.Err() != nil:
 		a.abandon(ctx)
 		return context.Canceled
-	case !ok && a.out != nil:
-		failed = openAIProblem(problemOf(err))
-		fallthrough
-	case a.out != nil:
-		if errors.Is(err, errRestarted) {
-			a.abandon(ctx) // nobody can be told the rest
-		}
-		_ = a.write([]byte("data: " + string(openAIBody(failed)) + "\n\n")) // a client that has left needs no error
-		_ = a.out.Flush()
-		return nil
+	case errors.Is(err, errRestarted):
+		a.abandon(ctx) // nobody can be told the rest
 	}
-	return err
+	failed := *openAIProblem(problemOf(err))
+	// The execution is there, and may go on: without a key the same request again
+	// would be another one.
+	failed.final = failed.final || a.c.Request().Header.Get("Idempotency-Key") == ""
+	if a.out == nil {
+		return &failed
+	}
+	_ = a.write([]byte("data: " + string(openAIBody(&failed)) + "\n\n")) // a client that has left needs no error
+	_ = a.out.Flush()
+	return nil
 }
 
 // errDeparted says that the client has left, or does not read what it is sent.
@@ -291,8 +293,12 @@ func (a *answering) follow(ctx context.Context) error {
 	defer sub.Close()
 	timer := time.NewTimer(s.cfg.Heartbeat)
 	defer timer.Stop()
+	a.sent = time.Now()
 	leaving := false
 	for {
+		if err := a.ping(); err != nil {
+			return err
+		}
 		frames, wake, err := sub.Poll(ctx)
 		outage := errors.Is(err, events.ErrUnavailable)
 		if err != nil && !outage {
@@ -315,17 +321,17 @@ func (a *answering) follow(ctx context.Context) error {
 		if leaving {
 			return executor.ErrStopping
 		}
-		wait := s.cfg.Heartbeat
-		if outage {
-			wait = min(wait, outageInterval)
+		wait := s.cfg.Heartbeat // of a whole answer nothing depends on it
+		switch {
+		case outage:
+			wait = outageInterval
+		case a.request.stream:
+			wait -= time.Since(a.sent)
 		}
 		timer.Reset(wait)
 		select {
 		case <-wake:
 		case <-timer.C:
-			if err := a.ping(outage); err != nil {
-				return err
-			}
 		case <-s.leaving:
 			leaving = true // the newest events may still be the last
 		case <-ctx.Done():
@@ -360,10 +366,10 @@ func (a *answering) more() error {
 	return nil
 }
 
-// ping keeps a connection open on which nothing else has to be said. From then on
-// an error can only come in the stream.
-func (a *answering) ping(outage bool) error {
-	if !a.request.stream || outage {
+// ping keeps a connection open on which nothing else has been said for a while.
+// From then on an error can only come in the stream.
+func (a *answering) ping() error {
+	if !a.request.stream || time.Since(a.sent) < a.server.cfg.Heartbeat {
 		return nil
 	}
 	if err := a.write([]byte(": ping\n\n")); err != nil {
@@ -468,6 +474,7 @@ func (a *answering) write(b []byte) error {
 		a.out = newResponseWriter(res, http.NewResponseController(res.Writer), a.server.cfg.StreamWrite)
 		res.WriteHeader(http.StatusOK)
 	}
+	a.sent = time.Now()
 	if _, err := a.out.Write(b); err != nil {
 		return errDeparted
 	}

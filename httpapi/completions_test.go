@@ -162,7 +162,7 @@ func TestCompletionForm(t *testing.T) {
 	if detail["status"] != "completed" || detail["chainName"] != "_direct" {
 		t.Errorf("execution: %v", detail)
 	}
-	if list := a.do(call{method: "GET", path: "/api/v1/executions?chain=_direct"}).object()["items"].([]any); len(list) != 1 {
+	if list, _ := a.do(call{method: "GET", path: "/api/v1/executions?chain=_direct"}).object()["items"].([]any); len(list) != 1 {
 		t.Errorf("the list has %d executions", len(list))
 	}
 
@@ -242,6 +242,19 @@ func TestCompletionWithTools(t *testing.T) {
 	ex := a.ended(1)
 	if diff := cmp.Diff(`{"user": "u-1", "store": false, "customer": "7"}`, string(ex.Metadata)); diff != "" {
 		t.Errorf("metadata (-want +got):\n%s", diff)
+	}
+	for _, query := range []string{"", "?atSeq=" + strconv.FormatInt(ex.LastSeq, 10)} {
+		detail := a.do(call{method: "GET", path: "/api/v1/executions/1" + query}).want(http.StatusOK).object()
+		asked, _ := detail["call"].(map[string]any)
+		messages, _ := asked["messages"].([]any)
+		prompts, _ := detail["prompts"].([]any)
+		wanted := []any{map[string]any{"id": "c1", "name": "add", "arguments": `{"a":1}`}, map[string]any{"id": "c2", "name": "add", "arguments": ""}}
+		if len(messages) != 4 || len(prompts) != 1 {
+			t.Fatalf("execution%s: %v", query, detail)
+		}
+		if prompt, _ := prompts[0].(map[string]any); !cmp.Equal(any(wanted), prompt["toolCalls"]) {
+			t.Errorf("prompt%s: %v", query, prompt)
+		}
 	}
 	streamed := strings.Join(a.open(ask(body+`, "stream": true}`)).lines(), "\n")
 	golden(t, "v1/tools.txt", created.ReplaceAllString(streamed, `"created":0`))
@@ -437,6 +450,25 @@ func TestCompletionPings(t *testing.T) {
 	}
 }
 
+// Events that add nothing to the answer are no sign of life to a proxy.
+func TestCompletionPingsWhileOthersSpeak(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	a := newAPI(t, setup{
+		workers: 5, models: map[string]llm.Entry{"test": {Provider: chatty{gate}}},
+		config: func(c *httpapi.Config) { c.Heartbeat = 300 * time.Millisecond }, // the deltas of the first prompt come every 50
+	})
+	a.chain("name: long\nprompts:\n  - {name: A, position: 1, model: test/a, content: x}\n  - {name: B, position: 2, model: offline/echo, content: \"Echo: end\"}\n")
+	f := a.open(ask(hello("chain/long", `, "stream": true`)))
+	if b := f.block(); b != ": ping\n\n" {
+		t.Errorf("%q is no ping", b)
+	}
+	close(gate)
+	if got := said(t, f.lines()); got != "end" {
+		t.Errorf("answer %q", got)
+	}
+}
+
 // The same request with the same key is the same execution.
 func TestCompletionIdempotency(t *testing.T) {
 	t.Parallel()
@@ -528,4 +560,28 @@ type failing struct{}
 
 func (failing) Stream(_ context.Context, req llm.Request) iter.Seq2[llm.Chunk, error] {
 	return func(yield func(llm.Chunk, error) bool) { yield(llm.Chunk{}, llm.NewError(llm.Code(req.Model), nil)) }
+}
+
+// chatty is a provider that speaks until its gate opens.
+type chatty struct{ gate chan struct{} }
+
+func (c chatty) Stream(ctx context.Context, _ llm.Request) iter.Seq2[llm.Chunk, error] {
+	return func(yield func(llm.Chunk, error) bool) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if !yield(llm.Chunk{Text: "word "}, nil) {
+					return
+				}
+			case <-ctx.Done():
+				yield(llm.Chunk{}, llm.ContextError(ctx))
+				return
+			case <-c.gate:
+				yield(llm.Chunk{FinishReason: llm.FinishStop, Usage: &llm.Usage{OutputTokens: 1}}, nil)
+				return
+			}
+		}
+	}
 }

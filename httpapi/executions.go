@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"math"
@@ -54,6 +55,7 @@ type executionDetail struct {
 	Cache           string          `json:"cache"`       // on, refresh or off
 	SavedTokens     int64           `json:"savedTokens"` // of answers from the response cache
 	Prompts         []promptView    `json:"prompts"`
+	Call            json.RawMessage `json:"call,omitempty"` // what a direct call asks
 }
 
 type usage struct {
@@ -101,28 +103,29 @@ const statusPending = "pending"
 
 // promptView is a prompt of an execution.
 type promptView struct {
-	PromptID         int64        `json:"promptId"`
-	Name             string       `json:"name"`
-	Position         int          `json:"position"`
-	Status           string       `json:"status"`
-	Attempt          int          `json:"attempt"` // 0 before the first
-	ModelID          string       `json:"modelId"`
-	Output           string       `json:"output"`
-	FinishReason     string       `json:"finishReason,omitempty"`
-	InputTokens      int64        `json:"inputTokens"`
-	OutputTokens     int64        `json:"outputTokens"`
-	CachedTokens     int64        `json:"cachedTokens,omitempty"`     // of the input
-	CacheWriteTokens int64        `json:"cacheWriteTokens,omitempty"` // of the input
-	ReasoningTokens  int64        `json:"reasoningTokens,omitempty"`  // of the output
-	UsageEstimated   bool         `json:"usageEstimated,omitempty"`
-	CostUSD          *json.Number `json:"costUsd"`
-	DurationMS       *int64       `json:"durationMs"`
-	Cached           bool         `json:"cached"`
-	Error            *failure     `json:"error"`
-	ReusedFrom       *reusedFrom  `json:"reusedFrom,omitempty"` // then tokens and cost are 0
-	CachedFrom       *reusedFrom  `json:"cachedFrom,omitempty"` // of a prompt that is cached
-	StartedAt        *time.Time   `json:"startedAt"`
-	FinishedAt       *time.Time   `json:"finishedAt"`
+	PromptID         int64             `json:"promptId"`
+	Name             string            `json:"name"`
+	Position         int               `json:"position"`
+	Status           string            `json:"status"`
+	Attempt          int               `json:"attempt"` // 0 before the first
+	ModelID          string            `json:"modelId"`
+	Output           string            `json:"output"`
+	FinishReason     string            `json:"finishReason,omitempty"`
+	InputTokens      int64             `json:"inputTokens"`
+	OutputTokens     int64             `json:"outputTokens"`
+	CachedTokens     int64             `json:"cachedTokens,omitempty"`     // of the input
+	CacheWriteTokens int64             `json:"cacheWriteTokens,omitempty"` // of the input
+	ReasoningTokens  int64             `json:"reasoningTokens,omitempty"`  // of the output
+	UsageEstimated   bool              `json:"usageEstimated,omitempty"`
+	CostUSD          *json.Number      `json:"costUsd"`
+	DurationMS       *int64            `json:"durationMs"`
+	Cached           bool              `json:"cached"`
+	Error            *failure          `json:"error"`
+	ToolCalls        []events.ToolCall `json:"toolCalls,omitempty"`
+	ReusedFrom       *reusedFrom       `json:"reusedFrom,omitempty"` // then tokens and cost are 0
+	CachedFrom       *reusedFrom       `json:"cachedFrom,omitempty"` // of a prompt that is cached
+	StartedAt        *time.Time        `json:"startedAt"`
+	FinishedAt       *time.Time        `json:"finishedAt"`
 }
 
 // reusedFrom is where the result of a prompt was taken from, and its cost there.
@@ -191,7 +194,7 @@ func promptViewOf(p events.PromptState) promptView {
 		PromptID: p.PromptID, Name: p.Name, Position: p.Position, Status: p.Status, Attempt: p.Attempt, ModelID: p.ModelID,
 		Output: p.Output, FinishReason: p.FinishReason, InputTokens: p.InputTokens, OutputTokens: p.OutputTokens,
 		CachedTokens: p.CachedTokens, CacheWriteTokens: p.CacheWriteTokens, ReasoningTokens: p.ReasoningTokens,
-		UsageEstimated: p.UsageEstimated, DurationMS: p.DurationMS, Cached: p.Cached,
+		UsageEstimated: p.UsageEstimated, DurationMS: p.DurationMS, Cached: p.Cached, ToolCalls: p.ToolCalls,
 		StartedAt: &started, FinishedAt: utc(p.FinishedAt),
 	}
 	view.CostUSD = (*json.Number)(p.CostUSD)
@@ -316,8 +319,19 @@ func (s *Server) sendExecution(c echo.Context, status int, id int64) error {
 		return err
 	}
 	detail := detailOf(ex, version, states[id])
+	if detail.Call, err = s.askedBy(ctx, ex); err != nil {
+		return err
+	}
 	detail.EventsRemoved = heads[id].Removed
 	return c.JSON(status, detail)
+}
+
+// askedBy answers what an execution asks that is a direct call.
+func (s *Server) askedBy(ctx context.Context, ex executor.Execution) (json.RawMessage, error) {
+	if ex.ChainID != executor.DirectChain {
+		return nil, nil
+	}
+	return s.cfg.Store.Call(ctx, ex.ID)
 }
 
 func (s *Server) cancel(c echo.Context) error {

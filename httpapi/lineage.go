@@ -160,7 +160,11 @@ func (s *Server) sendPast(c echo.Context, id int64, at string) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, detailOf(ex.At(past), version, past.Prompts()))
+	detail := detailOf(ex.At(past), version, past.Prompts())
+	if detail.Call, err = s.askedBy(ctx, ex); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, detail)
 }
 
 // pastOf folds the log of an execution up to an event, or answers events.ErrGone

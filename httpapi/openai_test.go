@@ -129,7 +129,7 @@ func TestOpenAIProblems(t *testing.T) {
 			}
 		})
 	}
-	if list := a.do(call{method: "GET", path: "/api/v1/executions"}).object()["items"].([]any); len(list) != 0 {
+	if list, _ := a.do(call{method: "GET", path: "/api/v1/executions"}).object()["items"].([]any); len(list) != 0 {
 		t.Errorf("%d executions were made", len(list))
 	}
 }
@@ -369,11 +369,36 @@ func TestCompletionWhileStopping(t *testing.T) {
 	waiting := newAPI(t, setup{config: func(c *httpapi.Config) { c.Heartbeat = 5 * time.Millisecond }})
 	g := waiting.open(ask(hello("offline/echo", `, "stream": true`)))
 	g.block()
+	answers := make(chan answer, 2)
+	for _, key := range []string{"", "k1"} {
+		c := ask(hello("offline/echo", ""))
+		if key != "" {
+			c.header = map[string]string{"Idempotency-Key": key}
+		}
+		go func() { answers <- waiting.do(c) }()
+	}
+	for waiting.broker.Subscribers() < 3 {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal("nobody waits")
+		}
+	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- waiting.http.Shutdown(t.Context()) }()
 	lines = g.lines()
 	if e := parseChunk(t, lines[len(lines)-1]).Error; e == nil || e.Code != "stopping" {
 		t.Errorf("a client that waited in the queue was told %q", lines)
+	}
+	retries := make(map[string]int)
+	for range 2 {
+		got := <-answers
+		got.problem(http.StatusServiceUnavailable, "stopping")
+		retries[got.header.Get("X-Should-Retry")]++
+	}
+	// Without a key it would be another execution beside the one that goes on.
+	if diff := cmp.Diff(map[string]int{"true": 1, "false": 1}, retries); diff != "" {
+		t.Errorf("retries (-want +got):\n%s", diff)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -55,6 +56,8 @@ type ExecutionStore interface {
 	// PromptStates answers the prompts that have started, by execution.
 	PromptStates(ctx context.Context, executions ...int64) (map[int64][]events.PromptState, error)
 	DeleteExecution(ctx context.Context, id int64) error
+	// Call answers what an execution asks that is a direct call.
+	Call(ctx context.Context, id int64) (json.RawMessage, error)
 }
 
 // EventStore reads pages of logs. Events and EventsOfTypes answer up to limit

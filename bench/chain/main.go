@@ -47,7 +47,9 @@ prompts:
 const prompts = 3
 
 func main() {
-	fakemodel.Main()
+	if code, isModel := fakemodel.Main(); isModel {
+		os.Exit(code)
+	}
 	os.Exit(program.Main("chain", about, define))
 }
 

@@ -29,7 +29,9 @@ Both ways alternate. Load, model, server and PostgreSQL share the machine; the
 processor time is that of the server and of its PostgreSQL.`
 
 func main() {
-	fakemodel.Main()
+	if code, isModel := fakemodel.Main(); isModel {
+		os.Exit(code)
+	}
 	os.Exit(program.Main("gateway", about, define))
 }
 

@@ -49,17 +49,17 @@ func whole() []byte {
 		text.String(), Chunks, 20+Chunks)
 }
 
-// Main is the whole program where this process is the model of one that Start was
-// called in; elsewhere it does nothing. It comes first in main.
-func Main() {
+// Main is the whole program, with its exit code, where this process is the model of
+// one that Start was called in. It comes first in main.
+func Main() (code int, isModel bool) {
 	if len(os.Args) < 2 || os.Args[1] != argument {
-		return
+		return 0, false
 	}
 	if err := serve(context.Background(), os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "model:", err)
-		os.Exit(1)
+		return 1, true
 	}
-	os.Exit(0)
+	return 0, true
 }
 
 // serve says where it listens on out and ends with in.
