@@ -111,7 +111,8 @@ type ToolExecutionComplete struct {
 type ToolCall struct {
 	ID        string `json:"id"` // unique in the answer
 	Name      string `json:"name"`
-	Arguments string `json:"arguments"` // as the model wrote them: meant to be a JSON object, and not checked
+	Arguments string `json:"arguments"`           // as the model wrote them: meant to be a JSON object, and not checked
+	Signature string `json:"signature,omitempty"` // some providers want it back with the call
 }
 
 // PromptRetry opens a new attempt and voids the text of the older ones.

@@ -133,7 +133,7 @@ func (c *call) take(got llm.Chunk) {
 	c.text.add(got.Text, got.Repaired)
 	c.reasoning.add(got.Reasoning, got.Repaired)
 	for _, t := range got.ToolCalls {
-		c.toolCalls = append(c.toolCalls, events.ToolCall{ID: t.ID, Name: t.Name, Arguments: t.Arguments})
+		c.toolCalls = append(c.toolCalls, events.ToolCall(t))
 	}
 	if got.Usage != nil {
 		c.usage = got.Usage

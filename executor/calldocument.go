@@ -40,6 +40,7 @@ type toolCallDocument struct {
 	ID        string `json:"id"`
 	Name      string `json:"name"`
 	Arguments string `json:"arguments"`
+	Signature string `json:"signature,omitempty"`
 }
 
 type toolDocument struct {
@@ -61,7 +62,7 @@ func documentOf(r *llm.Request) callDocument {
 			d.Messages[i].Images = append(d.Messages[i].Images, imageDocument(image))
 		}
 		for _, call := range m.ToolCalls {
-			d.Messages[i].ToolCalls = append(d.Messages[i].ToolCalls, toolCallDocument{ID: call.ID, Name: call.Name, Arguments: call.Arguments})
+			d.Messages[i].ToolCalls = append(d.Messages[i].ToolCalls, toolCallDocument(call))
 		}
 	}
 	for _, tool := range r.Tools {
@@ -81,7 +82,7 @@ func (d callDocument) request() *llm.Request {
 			r.Messages[i].Images = append(r.Messages[i].Images, llm.Image(image))
 		}
 		for _, call := range m.ToolCalls {
-			r.Messages[i].ToolCalls = append(r.Messages[i].ToolCalls, llm.ToolCall{ID: call.ID, Name: call.Name, Arguments: call.Arguments})
+			r.Messages[i].ToolCalls = append(r.Messages[i].ToolCalls, llm.ToolCall(call))
 		}
 	}
 	for _, tool := range d.Tools {

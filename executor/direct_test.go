@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func everything() llm.Request {
 		Messages: []llm.Message{
 			{Role: llm.RoleSystem, Text: "Be \u2028 brief."},
 			{Role: llm.RoleUser, Text: "Look: ${not a variable}", Images: []llm.Image{{URL: "https://example.com/a.png", Detail: "low"}, {MIMEType: "image/png", Data: []byte{0, 1, 255}}}},
-			{Role: llm.RoleAssistant, ToolCalls: []llm.ToolCall{{ID: "c1", Name: "add", Arguments: `{"b":1, "a":2`}}},
+			{Role: llm.RoleAssistant, ToolCalls: []llm.ToolCall{{ID: "c1", Name: "add", Arguments: `{"b":1, "a":2`, Signature: "c2ln"}}},
 			{Role: llm.RoleTool, Text: "3", ToolCallID: "c1"},
 		},
 		Temperature: &temperature, TopP: &topP, MaxTokens: 7, Stop: []string{"END"}, Seed: &seed,
@@ -74,7 +75,7 @@ func (h *harness) direct(model string, call llm.Request) executor.Execution {
 // keep.
 func TestDirectCall(t *testing.T) {
 	t.Parallel()
-	calls := []llm.ToolCall{{ID: "t1", Name: "add", Arguments: `{"a": 1`}, {ID: "t2", Name: "add", Arguments: "{}"}}
+	calls := []llm.ToolCall{{ID: "t1", Name: "add", Arguments: `{"a": 1`, Signature: "c2ln"}, {ID: "t2", Name: "add", Arguments: "{}"}}
 	r := &recorder{answer: func(_ context.Context, call int, yield func(llm.Chunk, error) bool) {
 		if call == 1 {
 			yield(llm.Chunk{}, llm.NewError(llm.CodeOverloaded, nil))
@@ -92,7 +93,7 @@ func TestDirectCall(t *testing.T) {
 		t.Fatalf("execution: %+v", ex)
 	}
 	schemas := compileSchemas(t)
-	want := []any{map[string]any{"id": "t1", "name": "add", "arguments": `{"a": 1`}, map[string]any{"id": "t2", "name": "add", "arguments": "{}"}}
+	want := []any{map[string]any{"id": "t1", "name": "add", "arguments": `{"a": 1`, "signature": "c2ln"}, map[string]any{"id": "t2", "name": "add", "arguments": "{}"}}
 	for _, e := range log {
 		if err := schemas[e.Type].Validate(e.Data); err != nil {
 			t.Errorf("event %d: %v", e.Seq, err)
@@ -106,7 +107,7 @@ func TestDirectCall(t *testing.T) {
 			t.Errorf("prompt-start: %v", e.Data)
 		}
 	}
-	kept := []events.ToolCall{{ID: "t1", Name: "add", Arguments: `{"a": 1`}, {ID: "t2", Name: "add", Arguments: "{}"}}
+	kept := []events.ToolCall{events.ToolCall(calls[0]), events.ToolCall(calls[1])}
 	state := h.states(first.ID)["Answer"]
 	if diff := cmp.Diff(kept, state.ToolCalls); diff != "" || state.UserMessage != "Look: ${not a variable}" {
 		t.Errorf("result %+v (-want +got):\n%s", state, diff)
@@ -221,5 +222,18 @@ func TestDirectChainIsHidden(t *testing.T) {
 	}
 	if v := h.chain(brief); v.ChainID != 1 || v.PromptIDs[0] != 1 {
 		t.Errorf("the first chain of a user has the id %d and the prompt %d", v.ChainID, v.PromptIDs[0])
+	}
+}
+
+// A field that requests get later is not forgotten in what is stored.
+func TestDirectCallKeepsEveryField(t *testing.T) {
+	t.Parallel()
+	req := everything()
+	for _, v := range []reflect.Value{reflect.ValueOf(req), reflect.ValueOf(req.Tools[0]), reflect.ValueOf(req.Messages[2].ToolCalls[0])} {
+		for field, value := range v.Fields() {
+			if value.IsZero() && field.Name != "Model" {
+				t.Errorf("%s.%s has no value here, so nobody sees whether it is stored", v.Type(), field.Name)
+			}
+		}
 	}
 }

@@ -256,6 +256,10 @@ func (r *reading) toolCalls() (list []toolCallAnswer) {
 		for _, c := range p.calls {
 			t := toolCallAnswer{ID: c.ID, Type: "function"}
 			t.Function.Name, t.Function.Arguments = c.Name, c.Arguments
+			if c.Signature != "" {
+				t.Extra = new(extraContent)
+				t.Extra.Google.Signature = c.Signature
+			}
 			list = append(list, t)
 		}
 	}

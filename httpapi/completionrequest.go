@@ -200,6 +200,10 @@ func (r *completion) message(m fields) llm.Message {
 			}
 			function, _ := t.object("function")
 			call := llm.ToolCall{ID: t.needed("id"), Name: function.needed("name"), Arguments: function.text("arguments")}
+			if extra, given := t.object("extra_content"); given {
+				google, _ := extra.object("google")
+				call.Signature = google.text("thought_signature")
+			}
 			out.ToolCalls = append(out.ToolCalls, call)
 		})
 	case llm.RoleTool:

@@ -53,6 +53,15 @@ type toolCallAnswer struct {
 		Name      string `json:"name"`
 		Arguments string `json:"arguments"`
 	} `json:"function"`
+	Extra *extraContent `json:"extra_content,omitempty"`
+}
+
+// extraContent is where Google's own OpenAI-compatible API puts the signature of a
+// tool call, which comes back with it in the next request.
+type extraContent struct {
+	Google struct {
+		Signature string `json:"thought_signature"`
+	} `json:"google"`
 }
 
 type usageAnswer struct {

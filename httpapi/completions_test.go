@@ -204,7 +204,7 @@ func TestCompletionForm(t *testing.T) {
 func TestCompletionWithTools(t *testing.T) {
 	t.Parallel()
 	r := &listener{chunks: []llm.Chunk{
-		{ToolCalls: []llm.ToolCall{{ID: "c1", Name: "add", Arguments: `{"a":1}`}, {ID: "c2", Name: "add", Arguments: ""}}},
+		{ToolCalls: []llm.ToolCall{{ID: "c1", Name: "add", Arguments: `{"a":1}`, Signature: "c2ln"}, {ID: "c2", Name: "add", Arguments: ""}}},
 		{FinishReason: llm.FinishToolCalls, Usage: &llm.Usage{InputTokens: 3, OutputTokens: 2}},
 	}}
 	a := newAPI(t, setup{workers: 5, models: map[string]llm.Entry{"test": {Provider: r}}})
@@ -217,7 +217,7 @@ func TestCompletionWithTools(t *testing.T) {
 			{"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},
 			{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Look."}, {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}},
 				{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAH/"}}]},
-			{"role": "assistant", "content": null, "tool_calls": [{"id": "c0", "type": "function", "function": {"name": "add", "arguments": "{\"a\":2}"}}]},
+			{"role": "assistant", "content": null, "tool_calls": [{"id": "c0", "type": "function", "function": {"name": "add", "arguments": "{\"a\":2}"}, "extra_content": {"google": {"thought_signature": "b2xk"}}}]},
 			{"role": "tool", "tool_call_id": "c0", "content": "3"}
 		]`
 	got := a.do(ask(body + "}")).want(http.StatusOK)
@@ -228,7 +228,7 @@ func TestCompletionWithTools(t *testing.T) {
 		Messages: []llm.Message{
 			{Role: llm.RoleSystem, Text: "Be brief."},
 			{Role: llm.RoleUser, Text: "Look.", Images: []llm.Image{{URL: "https://example.com/a.png", Detail: "low"}, {MIMEType: "image/png", Data: []byte{0, 1, 255}}}},
-			{Role: llm.RoleAssistant, ToolCalls: []llm.ToolCall{{ID: "c0", Name: "add", Arguments: `{"a":2}`}}},
+			{Role: llm.RoleAssistant, ToolCalls: []llm.ToolCall{{ID: "c0", Name: "add", Arguments: `{"a":2}`, Signature: "b2xk"}}},
 			{Role: llm.RoleTool, Text: "3", ToolCallID: "c0"},
 		},
 		Temperature: &temperature, TopP: &topP, MaxTokens: 7, Stop: []string{"END"}, Seed: &seed, Effort: "low",
@@ -248,7 +248,7 @@ func TestCompletionWithTools(t *testing.T) {
 		asked, _ := detail["call"].(map[string]any)
 		messages, _ := asked["messages"].([]any)
 		prompts, _ := detail["prompts"].([]any)
-		wanted := []any{map[string]any{"id": "c1", "name": "add", "arguments": `{"a":1}`}, map[string]any{"id": "c2", "name": "add", "arguments": ""}}
+		wanted := []any{map[string]any{"id": "c1", "name": "add", "arguments": `{"a":1}`, "signature": "c2ln"}, map[string]any{"id": "c2", "name": "add", "arguments": ""}}
 		if len(messages) != 4 || len(prompts) != 1 {
 			t.Fatalf("execution%s: %v", query, detail)
 		}
