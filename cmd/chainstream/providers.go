@@ -7,10 +7,12 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/anthropic"
 	"github.com/chainstream/chainstream/llm/catalog"
 	"github.com/chainstream/chainstream/llm/gemini"
 	"github.com/chainstream/chainstream/llm/listing"
@@ -19,13 +21,6 @@ import (
 )
 
 // vendor is a model provider and how it is configured.
-//
-// Anthropic is reached through the OpenAI-compatible endpoint that it offers.
-// Text, streaming, sampling parameters, stop texts, token limits and usage work
-// there. It is narrower than the vendor's own API: Anthropic ignores
-// response_format and seed and takes a temperature of at most 1, so structured
-// output is only asked for and then checked; prompt caching and the models'
-// thinking are not visible.
 type vendor struct {
 	name    string
 	label   string
@@ -43,10 +38,27 @@ type vendor struct {
 
 // connection is how a vendor is reached.
 type connection struct {
-	address             string // up to and including the version
-	key                 string // empty when there is none
-	client              *http.Client
+	address string // up to and including the version
+	key     string // empty when there is none
+	client  *http.Client
+	getenv  func(string) string // for what one vendor alone has
+
 	maxCompletionTokens bool // the token limit goes by OpenAI's newer name
+}
+
+// promptCache is the environment variable that has Anthropic keep prompts.
+const promptCache = "ANTHROPIC_PROMPT_CACHE"
+
+// messages builds the provider of a vendor with Anthropic's Messages API.
+func messages(c connection) (llm.Provider, error) {
+	config := anthropic.Config{BaseURL: c.address, Key: c.key, Client: c.client}
+	if value := c.getenv(promptCache); value != "" {
+		var err error
+		if config.CachePrompts, err = strconv.ParseBool(value); err != nil {
+			return nil, fmt.Errorf("anthropic provider: %s is neither true nor false", promptCache)
+		}
+	}
+	return anthropic.New(config)
 }
 
 // compatible builds the provider of a vendor with OpenAI's chat completions API.
@@ -71,8 +83,8 @@ func vendors() []vendor {
 			build: compatible, list: listing.Server.OpenAI,
 		},
 		{
-			name: "anthropic", label: "Anthropic", key: "ANTHROPIC_API_KEY", base: "ANTHROPIC_BASE_URL", address: "https://api.anthropic.com", path: "/v1",
-			build: compatible, list: listing.Server.Anthropic,
+			name: "anthropic", label: "Anthropic", key: "ANTHROPIC_API_KEY", base: "ANTHROPIC_BASE_URL", address: anthropic.DefaultBaseURL, path: "/v1",
+			build: messages, list: listing.Server.Anthropic,
 		},
 		{
 			name: "gemini", label: "Google Gemini", key: "GEMINI_API_KEY", base: "GEMINI_BASE_URL",
@@ -137,7 +149,7 @@ func (v vendor) variable(getenv func(string) string, name string) string {
 // sentence.
 func (v vendor) provider(getenv func(string) string, client *http.Client) (llm.Provider, error) {
 	provider, err := v.build(connection{
-		address: v.endpoint(getenv), key: v.variable(getenv, v.key), client: client, maxCompletionTokens: v.newer,
+		address: v.endpoint(getenv), key: v.variable(getenv, v.key), client: client, getenv: getenv, maxCompletionTokens: v.newer,
 	})
 	if err != nil {
 		_, cause, named := strings.Cut(err.Error(), " provider: ")

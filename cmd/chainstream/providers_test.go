@@ -19,7 +19,7 @@ func TestProviders(t *testing.T) {
 		"GEMINI_API_KEY": "gemini-key", "GEMINI_BASE_URL": root + "/",
 		"OLLAMA_BASE_URL": root, "LMSTUDIO_BASE_URL": root + "/v1",
 	}
-	keys := map[string]string{"openai": "Bearer openai-key", "anthropic": "Bearer anthropic-key", "gemini": "gemini-key", "ollama": "", "lmstudio": ""}
+	keys := map[string]string{"openai": "Bearer openai-key", "anthropic": "anthropic-key", "gemini": "gemini-key", "ollama": "", "lmstudio": ""}
 	document := "name: everybody\nprompts:\n"
 	for name := range keys {
 		fake.Script(name+"-model", llmtest.Text("This is ", name, "."))
@@ -33,9 +33,33 @@ func TestProviders(t *testing.T) {
 	}
 	for _, call := range fake.Calls() {
 		name := strings.TrimSuffix(call.Request.Model, "-model")
-		if got := call.Header.Get("Authorization") + call.Header.Get("X-Goog-Api-Key"); got != keys[name] {
+		if got := call.Header.Get("Authorization") + call.Header.Get("X-Goog-Api-Key") + call.Header.Get("X-Api-Key"); got != keys[name] {
 			t.Errorf("%s was sent %q, want %q", name, got, keys[name])
 		}
+		if got := call.Request.Wire == llmtest.Anthropic; got != (name == "anthropic") {
+			t.Errorf("%s was called in the format of %s", name, call.Request.Wire)
+		}
+	}
+}
+
+// TestPromptCache shows the switch by which Anthropic is asked to keep prompts.
+func TestPromptCache(t *testing.T) {
+	t.Parallel()
+	fake := llmtest.NewServer(t)
+	fake.Script("m", llmtest.Text("ok"))
+	document := file(t, "cache.yaml", "name: cache\nprompts:\n  - {name: one, model: anthropic/m, system: \""+strings.Repeat("word ", 1000)+"\", content: hi}\n")
+	env := map[string]string{"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": fake.Root}
+	database := pgtest.Database(t)
+	for i, value := range []string{"", "true", "false"} {
+		env["ANTHROPIC_PROMPT_CACHE"] = value
+		succeed(t, env, "run", document, "--database-url", database)
+		if got := strings.Contains(string(fake.Calls()[i].Body), `"cache_control":{"type":"ephemeral"}`); got != (value == "true") {
+			t.Errorf("%q: marked is %t", value, got)
+		}
+	}
+	env["ANTHROPIC_PROMPT_CACHE"] = "perhaps"
+	if r := execute(t, env, "run", document, "--database-url", database); r.code == 0 || !strings.Contains(r.stderr, "ANTHROPIC_PROMPT_CACHE is neither true nor false") {
+		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 }
 
