@@ -28,7 +28,7 @@ type serveCommand struct {
 func (serveCommand) Help() string {
 	return `Without a database URL the server runs a PostgreSQL of its own in the data directory. A server without any chain starts with the examples, which need no API key.
 
-Model providers are configured by the environment: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL, GEMINI_API_KEY, GEMINI_BASE_URL, OLLAMA_BASE_URL, LMSTUDIO_BASE_URL; further ones, and prices, by --models-file. chainstream models lists what there is.
+Model providers are configured by the environment: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_PROMPT_CACHE, GEMINI_API_KEY, GEMINI_BASE_URL, OLLAMA_BASE_URL, LMSTUDIO_BASE_URL; further ones, and prices, by --models-file. chainstream models lists what there is.
 
 SIGTERM or Ctrl-C stops it: streams are told to reconnect, and running executions are handed over to another server on the same database, or to the next start, as soon as their model calls have ended. Calls that take longer than --shutdown-timeout are interrupted and made again. A second signal hurries.
 
