@@ -21,7 +21,7 @@ func fullRequest(t *testing.T) llm.Request {
 		Messages: []llm.Message{{
 			Role: llm.RoleUser, Text: "text", ToolCallID: "call",
 			Images:    []llm.Image{{URL: "https://example.com", MIMEType: "image/png", Data: []byte("image"), Detail: "low"}},
-			ToolCalls: []llm.ToolCall{{ID: "id", Name: "name", Arguments: "{}"}},
+			ToolCalls: []llm.ToolCall{{ID: "id", Name: "name", Arguments: "{}", Signature: "signed"}},
 		}},
 		Temperature: &temperature, TopP: &topP, MaxTokens: 5, Stop: []string{"END"}, Seed: &seed, Schema: json.RawMessage(`{"a":1}`),
 		Tools:      []llm.Tool{{Name: "tool", Description: "d", Parameters: json.RawMessage(`{"b":1}`), Strict: true}},

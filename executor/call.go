@@ -66,6 +66,11 @@ func (c *call) make(ctx context.Context, done func(error)) error {
 	}()
 	err := c.relay(chunks, stop)
 	failpoint.Reach(failpoint.ModelAfter)
+	if ctx.Err() != nil {
+		done(llm.ContextError(ctx))
+	} else {
+		done(err)
+	}
 	c.step.state.Output = c.text.all.String()
 	if err == nil {
 		return c.succeeded()

@@ -126,9 +126,9 @@ func TestEveryCallIsBooked(t *testing.T) {
 			want:     want{"failed", "timeout", "estimated", llm.Usage{InputTokens: prompt, OutputTokens: 5}, 0}},
 		"cancelled": {provider: hanging("123"), cancel: true,
 			want: want{"cancelled", "cancelled", "estimated", llm.Usage{InputTokens: prompt, OutputTokens: 3}, 0}},
-		"not as the schema says": {
+		"cut off before it is as the schema says": {
 			provider: func(_ context.Context, _ llm.Request, yield func(llm.Chunk, error) bool) {
-				yield(llm.Chunk{Text: "answer", ResponseID: "resp-1", FinishReason: llm.FinishStop, Usage: &reported}, nil)
+				yield(llm.Chunk{Text: "answer", ResponseID: "resp-1", FinishReason: llm.FinishLength, Usage: &reported}, nil)
 			},
 			yaml: "name: single\nprompts:\n  - {name: P, position: 1, model: test/m, content: \"12345\", retry: {attempts: 1}, output: {schema: {type: object}}}\n",
 			want: want{"succeeded", "", "provider", reported, 0}},

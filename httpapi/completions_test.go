@@ -275,6 +275,8 @@ func TestCompletionFailures(t *testing.T) {
 		llm.CodeTruncatedStream: "502 server_error truncated_stream", llm.CodeTimeoutFirstByte: "504 server_error timeout_first_byte",
 		llm.CodeTimeoutIdle: "504 server_error timeout_idle", llm.CodeTimeoutTotal: "504 server_error timeout_total",
 		llm.CodeResponseTooLarge: "502 server_error response_too_large", llm.CodeMalformedResponse: "502 server_error malformed_response",
+		llm.CodeCircuitOpen: "503 server_error circuit_open", llm.CodeUnexpectedToolCall: "502 server_error unexpected_tool_call",
+		"output_truncated": "502 server_error output_truncated", "unknown_price": "400 invalid_request_error unknown_price",
 		"budget_exceeded": "429 insufficient_quota insufficient_quota", "of_tomorrow": "500 server_error of_tomorrow",
 	} {
 		t.Run(string(code), func(t *testing.T) {

@@ -81,6 +81,7 @@ func newAPI(t *testing.T, s setup) *api {
 	models := llm.NewRegistry(entries)
 	a.exec = executor.New(store, a.log, models, executor.Config{
 		Owner: "test", Workers: s.workers, MaxQueued: s.queued, Poll: 20 * time.Millisecond, Retry: llm.RetryPolicy{Base: time.Millisecond}, Cache: store,
+		Breaker: llm.BreakerPolicy{Consecutive: -1}, // tests let providers fail as often as they like
 	})
 	a.exec.Start()
 	cfg := httpapi.Config{
