@@ -94,9 +94,22 @@ func (t *Transport) connected(c *nats.Conn) {
 	missed := t.missed
 	t.mu.Unlock()
 	if missed != nil {
+		t.settled()
 		missed()
 	}
 }
+
+// settled waits until the server has taken in the subscription: what is told from
+// then on is heard, and what was told before is looked for. Without an answer it is
+// looked for all the same.
+func (t *Transport) settled() {
+	if err := t.conn.FlushTimeout(settleWait); err != nil {
+		t.logger.Debug("NATS has not answered yet", "error", err)
+	}
+}
+
+// settleWait bounds how long the answer to a subscription is waited for.
+const settleWait = 2 * time.Second
 
 // Send implements the transport.
 func (t *Transport) Send(_ context.Context, message []byte) error {
@@ -115,6 +128,8 @@ func (t *Transport) Listen(ctx context.Context, receive func(message []byte), mi
 	subscription, err := t.conn.Subscribe(t.subject, func(m *nats.Msg) { receive(m.Data) })
 	if err != nil {
 		t.logger.WarnContext(ctx, "hints of other servers are not heard; they are looked for once a second", "error", err)
+	} else if t.conn.IsConnected() {
+		t.settled()
 	}
 	missed()
 	<-ctx.Done()
