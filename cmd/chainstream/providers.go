@@ -217,7 +217,9 @@ func (f modelFlags) registry(getenv func(string) string, client *http.Client, pa
 	entries := map[string]llm.Entry{
 		offline.Name: {
 			Provider: offline.Provider{Pace: pace}, Label: "Built-in demo model", Demo: true,
-			Models: []string{offline.Model}, Fixed: true, Info: map[string]llm.Info{offline.Model: {Prices: llm.Free(), Schema: true}},
+			Models: []string{offline.Model}, Fixed: true,
+			// It answers by rule: it takes images without looking at them.
+			Info: map[string]llm.Info{offline.Model: {Prices: llm.Free(), Schema: true, Tools: true, Vision: true}},
 		},
 	}
 	for _, v := range append(vendors(), further(known)...) {
