@@ -19,6 +19,8 @@ type Info struct {
 	Vision, Tools, Schema, Reasoning bool
 	// Prices are the prices over time, the oldest first and without overlap.
 	Prices []Price
+	// OwnPrices says that the operator gave the prices.
+	OwnPrices bool
 	// Count counts the tokens of a text as the model's tokenizer does; nil when
 	// it is not at hand.
 	Count func(text string) int64

@@ -97,8 +97,12 @@ func (c *costsRepriceCommand) reprice(ctx context.Context, a *app, d *database) 
 func prices(registry *llm.Registry) []executor.ModelPrice {
 	var list []executor.ModelPrice
 	for _, m := range registry.Models() {
-		for _, p := range registry.Info(m.ID).Prices {
-			list = append(list, executor.ModelPrice{ModelID: m.ID, Source: executor.PriceCatalogue, Price: p})
+		info, source := registry.Info(m.ID), executor.PriceCatalogue
+		if info.OwnPrices {
+			source = executor.PriceFile
+		}
+		for _, p := range info.Prices {
+			list = append(list, executor.ModelPrice{ModelID: m.ID, Source: source, Price: p})
 		}
 	}
 	return list

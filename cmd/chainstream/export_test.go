@@ -14,6 +14,7 @@ var (
 	Run           = run
 	Report        = report
 	DatabaseError = databaseError
+	Prices        = prices
 )
 
 // Values reads --input flags.

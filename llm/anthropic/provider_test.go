@@ -48,7 +48,7 @@ func request(model string) llm.Request {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	for model, lacks := range map[string][]llmtest.Capability{
-		"claude-haiku-4-5": {llmtest.Seed, llmtest.BothSamplings},
+		"claude-haiku-4-5": {llmtest.Seed},
 		"another":          {llmtest.Seed, llmtest.Schema},
 	} {
 		t.Run(model, func(t *testing.T) {

@@ -34,6 +34,7 @@ type Model struct {
 	Tokenizer                string      // a name of package tokenizer
 	Prices                   []llm.Price // oldest first, without overlap
 	priced                   bool        // Prices were given, be it none
+	corrected                bool        // by the operator
 }
 
 // Capabilities are what a model can; see llm.Info.
@@ -86,7 +87,7 @@ func (m Model) with(over Model) Model {
 		m.Tokenizer = over.Tokenizer
 	}
 	if over.priced {
-		m.Prices, m.priced = over.Prices, true
+		m.Prices, m.priced, m.corrected = over.Prices, true, true
 	}
 	return m
 }
@@ -133,7 +134,7 @@ func (c *Catalog) Lookup(id string) (Model, bool) {
 // known.
 func (c *Catalog) Info(id string) llm.Info {
 	m, _ := c.Lookup(id)
-	info := llm.Info{Prices: m.Prices, Count: tokenizer.Counter(m.Tokenizer)}
+	info := llm.Info{Prices: m.Prices, OwnPrices: m.corrected, Count: tokenizer.Counter(m.Tokenizer)}
 	if m.ContextWindow != nil {
 		info.ContextWindow = *m.ContextWindow
 	}

@@ -128,6 +128,9 @@ models:
 	if mini.ContextWindow != 1047576 || !mini.Vision || mini.Count == nil || len(mini.Prices) != 2 {
 		t.Errorf("what is not corrected is lost: %+v", mini)
 	}
+	if !mini.OwnPrices || c.Info("vllm/llama/3").OwnPrices || c.Info("openai/gpt-4o").OwnPrices {
+		t.Error("whose prices they are is not told")
+	}
 	price, _ := mini.PriceAt(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	if price.Input.String() != "0.3" || price.CachedInput == nil || !price.CachedInput.IsZero() || price.CacheWrite != nil || price.Output.String() != "1.2" {
 		t.Errorf("price %+v", price)

@@ -21,7 +21,6 @@ const (
 	Schema          Capability = "schema"           // a JSON Schema that the far side holds the answer to
 	Thinking        Capability = "thinking"         // reasoning that is shown
 	Seed            Capability = "seed"             // repeatable sampling
-	BothSamplings   Capability = "both samplings"   // temperature and top_p together; the temperature counts
 	ResponseIDs     Capability = "response ids"     // a name for each answer
 	CacheWrites     Capability = "cache writes"     // tokens put into the cache
 	ReasoningTokens Capability = "reasoning tokens" // tokens spent on thinking
