@@ -226,6 +226,10 @@ func content(m fields, role llm.Role) (text string, images []llm.Image) {
 	if json.Unmarshal(raw, &text) == nil {
 		return text, nil
 	}
+	if raw[0] != '[' {
+		m.fail("content", codeInvalidType, "%s must be a text or a list of parts.", m.path("content"))
+		return "", nil
+	}
 	var pieces []string
 	m.eachOf("content", raw, func(part fields) {
 		switch kind := part.needed("type"); {

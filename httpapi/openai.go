@@ -53,6 +53,8 @@ func openAIProblem(p *problem) *problem {
 		q.detail, q.param = "There is no such chain.", "model"
 	case kindInvalidRequest, kindInvalidDocument:
 		q.status = http.StatusBadRequest // OpenAI knows no 422
+	case kindMethod:
+		q.detail = "The method is not allowed here. " + p.detail // a message stands without a title
 	}
 	return &q
 }

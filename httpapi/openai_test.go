@@ -134,6 +134,29 @@ func TestOpenAIProblems(t *testing.T) {
 	}
 }
 
+// A message is all that most clients show, so it says what is wrong by itself.
+func TestOpenAIMessagesStandAlone(t *testing.T) {
+	t.Parallel()
+	s, _ := withFake(t, nil)
+	a := newAPI(t, s)
+	for name, c := range map[string]struct {
+		call call
+		want string
+	}{
+		"content": {ask(`{"model": "offline/echo", "messages": [{"role": "user", "content": 7}]}`), "messages[0].content must be a text or a list of parts."},
+		"method":  {call{method: "DELETE", path: "/v1/models"}, "The method is not allowed here. The Allow header lists the methods that are."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var e struct{ Error struct{ Message string } }
+			a.do(c.call).decode(&e)
+			if e.Error.Message != c.want {
+				t.Errorf("%q, want %q", e.Error.Message, c.want)
+			}
+		})
+	}
+}
+
 const branches = `
 name: branches
 inputs:
