@@ -108,6 +108,8 @@ func TestEveryCallIsBooked(t *testing.T) {
 			want: want{"failed", "unavailable", "estimated", llm.Usage{InputTokens: prompt, OutputTokens: 4}, 0}},
 		"refused": {provider: failing("", &llm.Error{Code: llm.CodeInvalidRequest, Status: 400}),
 			want: want{"failed", "invalid_request", "provider", llm.Usage{}, 400}},
+		"refused before it was sent": {provider: failing("", &llm.Error{Code: llm.CodeInvalidRequest}),
+			want: want{"failed", "invalid_request", "provider", llm.Usage{}, 0}},
 		"never got through": {provider: failing("", llm.NewError(llm.CodeConnectionFailed, &net.OpError{Op: "dial", Err: errors.New("refused")})),
 			want: want{"failed", "connection_failed", "provider", llm.Usage{}, 0}},
 		"silence": {provider: failing("", llm.NewError(llm.CodeTimeoutFirstByte, nil)),

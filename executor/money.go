@@ -192,7 +192,8 @@ func (c *call) used(err error) llm.Usage {
 		return atLeast(*e.Usage, estimated)
 	}
 	dial, ok := errors.AsType[*net.OpError](err)
-	if estimated.OutputTokens == 0 && (e.Status >= 400 || ok && dial.Op == "dial") {
+	turnedDown := e.Status >= 400 || e.Code == llm.CodeInvalidRequest // the latter perhaps before it was sent
+	if estimated.OutputTokens == 0 && (turnedDown || ok && dial.Op == "dial") {
 		return llm.Usage{}
 	}
 	return estimated
