@@ -16,7 +16,7 @@ CREATE TABLE response_cache (
     finish_reason text,
     input_tokens  bigint NOT NULL DEFAULT 0, -- what the answer had cost
     output_tokens bigint NOT NULL DEFAULT 0,
-    cost_usd      numeric(20, 10), -- null while unknown
+    cost_usd      numeric, -- null while unknown
     execution_id  bigint REFERENCES executions (id) ON DELETE CASCADE, -- that paid; erasing it erases the answer
     request_id    uuid, -- of its llm-request
     document_ids  bigint[] NOT NULL DEFAULT '{}', -- whose text the question held
@@ -39,7 +39,7 @@ ALTER TABLE prompt_results
     ADD COLUMN saved_from_execution_id bigint, -- of a hit: the execution that paid for the answer, and what
     ADD COLUMN saved_input_tokens bigint NOT NULL DEFAULT 0,
     ADD COLUMN saved_output_tokens bigint NOT NULL DEFAULT 0,
-    ADD COLUMN saved_cost_usd numeric(20, 10);
+    ADD COLUMN saved_cost_usd numeric;
 
 -- A row per prompt that asked the cache.
 CREATE VIEW v_cache AS
