@@ -289,6 +289,9 @@ func (c *call) need() need {
 	case info.MaxOutput > 0:
 		n.want = info.MaxOutput
 	}
+	if room := info.ContextWindow - c.promptTokens; c.request.MaxTokens == 0 && info.ContextWindow > 0 {
+		n.want = min(n.want, max(room, leastAnswer)) // a provider refuses what is longer than its window together
+	}
 	n.minimum = min(leastAnswer, n.want)
 	r := c.step.run
 	price, priced := r.e.money.priceAt(c.target.ID, info, r.e.cfg.Now())
