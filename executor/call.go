@@ -32,6 +32,7 @@ type call struct {
 	responseID      string
 	firstToken      time.Duration // 0 = none came
 	repaired        bool          // some of the text had to be
+	closed          bool          // its llm-response or llm-error is handed in
 }
 
 // chunk is a pair of the model's sequence.
@@ -43,8 +44,13 @@ type chunk struct {
 // make calls the model, writes its text as it comes, and closes the prompt when
 // the answer is complete and valid. What remains unwritten at the end travels
 // with the closing events. done is told how the call itself ended.
-func (c *call) make(ctx context.Context, done func(error)) error {
+func (c *call) make(ctx context.Context, done func(error)) (failed error) {
 	defer done(llm.NewError(llm.CodeCancelled, nil)) // after a panic; only the first one counts
+	defer func() {
+		if v := recover(); v != nil {
+			failed = c.broken(ctx, v)
+		}
+	}()
 	failpoint.Reach(failpoint.ModelBefore)
 	ctx, stop := context.WithCancelCause(ctx)
 	chunks := make(chan chunk, 16)
@@ -79,6 +85,17 @@ func (c *call) make(ctx context.Context, done func(error)) error {
 		c.failed(ctx, err)
 	}
 	return err
+}
+
+// broken closes a call that a bug of ours ended, so that what is reserved for it is
+// given back.
+func (c *call) broken(ctx context.Context, value any) error {
+	f := c.step.run.panicked(ctx, value)
+	if !c.closed && c.step.run.hold.Err() == nil {
+		c.target.Info.Count = nil // it may be what is broken
+		c.failed(ctx, f)
+	}
+	return f
 }
 
 // relay reads the whole answer and writes deltas: at most one append is under
@@ -167,6 +184,7 @@ func (c *call) succeeded() error {
 	s := c.step
 	s.state.FinishReason, s.state.ToolCalls = c.finish, c.toolCalls
 	u := c.used(nil)
+	c.closed = true
 	cost, row := c.book(events.CallSucceeded, u)
 	row.FinishReason = c.finish
 	drafts := append(c.deltas(), s.draft(events.LLMResponse{
@@ -197,6 +215,7 @@ func (c *call) failed(ctx context.Context, err error) {
 		status = events.CallCancelled
 	}
 	u := c.used(err)
+	c.closed = true
 	cost, row := c.book(status, u)
 	fault(&row, f, err)
 	drafts := append(c.deltas(), s.draft(events.LLMError{

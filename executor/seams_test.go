@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/chainstream/chainstream/executor"
@@ -52,4 +53,36 @@ func TestReservedAnswerFitsTheWindow(t *testing.T) {
 	if asked := r.requests(); len(asked) != 1 || asked[0].MaxTokens != 1000-12 {
 		t.Errorf("asked: %+v", asked)
 	}
+}
+
+// A bug of ours in the middle of a call ends the prompt, and nothing stays
+// reserved for it, neither in the ledger nor in a budget.
+func TestBrokenCallIsClosed(t *testing.T) {
+	t.Parallel()
+	silent := provider(func(_ context.Context, _ llm.Request, yield func(llm.Chunk, error) bool) {
+		if yield(llm.Chunk{Text: "x", FinishReason: llm.FinishStop}, nil) {
+			yield(llm.Chunk{Usage: &llm.Usage{InputTokens: 12, OutputTokens: 1, Estimated: true}}, nil) // so that the answer is counted by us
+		}
+	})
+	models := vendor(silent, perToken(1, 1), "m")
+	info := models["test"].Info["m"]
+	info.Count = func(text string) int64 {
+		if text == "x" {
+			panic("a bug in the tokenizer")
+		}
+		return int64(len(text))
+	}
+	models["test"].Info["m"] = info
+	url := budgeted(t, total("all", fmt.Sprint(1_000_000), 0))
+	h := newHarnessOn(t, url, models, executor.Config{})
+	ex := h.trigger(h.chain(single), nil)
+	h.checkLog(ex.ID, h.follow(ex.ID))
+	rows := h.calls(ex.ID)
+	if len(rows) != 1 || rows[0].Status != "failed" || rows[0].ErrorCode != "internal" || rows[0].OutputTokens == 0 {
+		t.Errorf("ledger: %+v", rows)
+	}
+	if b := h.budgets()[0]; !b.Reserved.USD.IsZero() || b.Reserved.Tokens != 0 || b.Spent.USD.IsZero() {
+		t.Errorf("budget: spent %+v, reserved %+v", b.Spent, b.Reserved)
+	}
+	checkSums(t, url)
 }

@@ -220,6 +220,7 @@ func (s *step) attempt(ctx context.Context, model string) error {
 	if err != nil {
 		return s.refused(opening, err)
 	}
+	defer done(llm.NewError(llm.CodeCancelled, nil)) // after a panic; only the first one counts
 	if err := c.reserve(ctx); err != nil {
 		done(err)
 		return s.refused(opening, err)

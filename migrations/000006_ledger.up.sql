@@ -312,8 +312,8 @@ BEGIN
                             LEFT JOIN executions e ON e.id = h.execution_id
                             LEFT JOIN llm_calls c ON c.request_id = h.request_id
                            WHERE h.created_at <= clock_timestamp() - age
-                             AND (e.id IS NULL OR c.status <> 'open'
-                                  OR c.request_id IS NULL AND (e.finished_at IS NOT NULL OR e.lease_epoch > h.lease_epoch)));
+                             AND (e.id IS NULL OR c.status <> 'open' OR e.finished_at IS NOT NULL
+                                  OR c.request_id IS NULL AND e.lease_epoch > h.lease_epoch));
     END IF;
     PERFORM FROM budgets b
       WHERE b.id IN (SELECT r.budget_id FROM budget_reservations r WHERE r.request_id = ANY(requests))
@@ -321,15 +321,15 @@ BEGIN
     WITH settled AS (
         DELETE FROM budget_reservations r
          USING (SELECT h.request_id, h.budget_id,
-                       CASE WHEN e.id IS NULL OR c.lost THEN greatest(h.usd, c.cost_usd) ELSE coalesce(c.cost_usd, 0) END AS usd,
-                       CASE WHEN e.id IS NULL OR c.lost THEN greatest(h.tokens, c.input_tokens + c.output_tokens)
+                       CASE WHEN e.id IS NULL OR c.lost OR c.status = 'open' THEN greatest(h.usd, c.cost_usd) ELSE coalesce(c.cost_usd, 0) END AS usd,
+                       CASE WHEN e.id IS NULL OR c.lost OR c.status = 'open' THEN greatest(h.tokens, c.input_tokens + c.output_tokens)
                             ELSE coalesce(c.input_tokens + c.output_tokens, 0) END AS tokens
                   FROM budget_reservations h
                   LEFT JOIN executions e ON e.id = h.execution_id
                   LEFT JOIN llm_calls c ON c.request_id = h.request_id
                  WHERE h.request_id = ANY(requests)
-                   AND (e.id IS NULL OR c.status <> 'open'
-                        OR c.request_id IS NULL AND (e.finished_at IS NOT NULL OR e.lease_epoch > h.lease_epoch))) s
+                   AND (e.id IS NULL OR c.status <> 'open' OR e.finished_at IS NOT NULL
+                        OR c.request_id IS NULL AND e.lease_epoch > h.lease_epoch)) s
          WHERE r.request_id = s.request_id AND r.budget_id = s.budget_id
         RETURNING r.budget_id, r.period_start, r.usd AS held_usd, r.tokens AS held_tokens, s.usd, s.tokens
     ), sums AS (
