@@ -140,12 +140,6 @@ func (r *Registry) Check(id string) error {
 	return err
 }
 
-// Demo reports whether the answers of this model have to be labelled as a demo.
-func (r *Registry) Demo(id string) bool {
-	entry, _, err := r.find(id)
-	return err == nil && entry.Demo
-}
-
 // Models lists the well-known models of all providers, and what they were seen
 // to have, sorted by id. It answers at once; local servers that were last asked
 // a while ago are asked again in the background.

@@ -70,7 +70,4 @@ func TestRegistryModels(t *testing.T) {
 	if diff := cmp.Diff(want, r.Models()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if !r.Demo("offline/echo") || r.Demo("openai/gpt-4.1") || r.Demo("nobody/x") {
-		t.Error("Demo names the wrong models")
-	}
 }
