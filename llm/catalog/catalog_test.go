@@ -102,6 +102,21 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// A schema is told in words to the models whose API does not enforce it.
+func TestSchemas(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]bool{
+		"openai/gpt-4.1-mini": true, "openai/gpt-5": true, "openai/gpt-4o-2024-05-13": false,
+		"anthropic/claude-opus-4": false, "anthropic/claude-opus-4-1": false, "anthropic/claude-sonnet-4": false,
+		"anthropic/claude-haiku-4-5": true, "anthropic/claude-opus-4-5-20251101": true, "anthropic/claude-sonnet-4-6": true,
+		"gemini/gemini-2.5-flash": true, "gemini/gemini-3-pro-preview": true, "openai/nobody-knows": false,
+	} {
+		if got := catalog.Builtin().Info(id).Schema; got != want {
+			t.Errorf("%s: enforced is %v", id, got)
+		}
+	}
+}
+
 func TestCorrections(t *testing.T) {
 	t.Parallel()
 	c := catalog.Builtin().With(parse(t, `
@@ -137,6 +152,9 @@ models:
 	}
 	if dated := c.Info("openai/gpt-4.1-mini-2025-04-14"); dated.MaxOutput != 1000 || dated.ContextWindow != 1047576 || len(dated.Prices) == 0 {
 		t.Errorf("a dated release: %+v", dated)
+	}
+	if dated := c.Info("openai/gpt-4.1-mini-2025-04-14"); !mini.Corrected || dated.Corrected {
+		t.Errorf("whose the prices are: the model's %v, those of a release without its own %v", mini.Corrected, dated.Corrected)
 	}
 	if full := c.Info("openai/gpt-4.1"); len(full.Prices) != 0 || full.ContextWindow == 0 {
 		t.Errorf("a model without price: %+v", full)
