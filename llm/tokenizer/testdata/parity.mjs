@@ -1,8 +1,8 @@
 // Writes parity.json: the texts of the parity test and what OpenAI's tokenizers,
 // as npm's gpt-tokenizer has them, make of them. In this folder:
 //
-//   npm install --prefix /tmp/parity gpt-tokenizer@4.0.0
-//   NODE_PATH=/tmp/parity/node_modules node parity.mjs > parity.json
+//   npm install --prefix parity gpt-tokenizer@4.0.0
+//   NODE_PATH=parity/node_modules node parity.mjs > parity.json
 import { createRequire } from 'node:module';
 
 const require = createRequire(process.env.NODE_PATH + '/');
