@@ -2,7 +2,7 @@
 // as npm's gpt-tokenizer has them, make of them. In this folder:
 //
 //   npm install --prefix parity gpt-tokenizer@4.0.0
-//   NODE_PATH=parity/node_modules node parity.mjs > parity.json
+//   NODE_PATH=$PWD/parity/node_modules node parity.mjs > parity.json
 import { createRequire } from 'node:module';
 
 const require = createRequire(process.env.NODE_PATH + '/');
