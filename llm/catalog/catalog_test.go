@@ -153,8 +153,8 @@ models:
 	if dated := c.Info("openai/gpt-4.1-mini-2025-04-14"); dated.MaxOutput != 1000 || dated.ContextWindow != 1047576 || len(dated.Prices) == 0 {
 		t.Errorf("a dated release: %+v", dated)
 	}
-	if dated := c.Info("openai/gpt-4.1-mini-2025-04-14"); !mini.Corrected || dated.Corrected {
-		t.Errorf("whose the prices are: the model's %v, those of a release without its own %v", mini.Corrected, dated.Corrected)
+	if dated := c.Info("openai/gpt-4.1-mini-2025-04-14"); !mini.OwnPrices || dated.OwnPrices {
+		t.Errorf("whose the prices are: the model's %v, those of a release without its own %v", mini.OwnPrices, dated.OwnPrices)
 	}
 	if full := c.Info("openai/gpt-4.1"); len(full.Prices) != 0 || full.ContextWindow == 0 {
 		t.Errorf("a model without price: %+v", full)
