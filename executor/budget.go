@@ -220,7 +220,7 @@ func (c *call) reserve(ctx context.Context) error {
 	r := c.step.run
 	none := r.e.money.noBudgets(2 * r.e.cfg.Poll)
 	if none && !r.account.limited() {
-		c.promptTokens = llm.EstimateUsage(c.request, "", "").InputTokens
+		c.promptTokens, _ = c.target.Info.CountRequest(c.request)
 		return nil
 	}
 	n := c.need()

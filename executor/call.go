@@ -45,7 +45,6 @@ type chunk struct {
 // the answer is complete and valid. What remains unwritten at the end travels
 // with the closing events. done is told how the call itself ended.
 func (c *call) make(ctx context.Context, done func(error)) (failed error) {
-	defer done(llm.NewError(llm.CodeCancelled, nil)) // after a panic; only the first one counts
 	defer func() {
 		if v := recover(); v != nil {
 			failed = c.broken(ctx, v)

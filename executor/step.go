@@ -220,9 +220,8 @@ func (s *step) attempt(ctx context.Context, model string) error {
 	if err != nil {
 		return s.refused(opening, err)
 	}
-	defer done(llm.NewError(llm.CodeCancelled, nil)) // after a panic; only the first one counts
+	defer done(llm.NewError(llm.CodeCancelled, nil)) // when no call is made, or after a panic; only the first one counts
 	if err := c.reserve(ctx); err != nil {
-		done(err)
 		return s.refused(opening, err)
 	}
 	c.began = s.run.e.cfg.Now()
@@ -232,7 +231,6 @@ func (s *step) attempt(ctx context.Context, model string) error {
 	}))
 	// The call is on record before it costs anything.
 	if err := s.open(opening, c.ledger()); err != nil {
-		done(err)
 		return err
 	}
 	c.called = s.opened
