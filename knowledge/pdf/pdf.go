@@ -236,4 +236,3 @@ func (d *document) page(doc uint64, index int) string {
 	out := strings.ReplaceAll(string(utf16.Decode(units)), "\r\n", "\n")
 	return strings.NewReplacer("\r", "\n", "\u0002", "", "\ufffe", "").Replace(out)
 }
-

@@ -1,0 +1,309 @@
+// Package chunk cuts documents into passages that fit an embedding model and can
+// be understood alone. It cuts where the document does: at headings, then between
+// blocks, then between sentences, lines of code or rows of a table, and within
+// those only when there is no other way. The same document always gives the same
+// chunks.
+package chunk
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
+
+	"github.com/chainstream/chainstream/knowledge/extract"
+)
+
+// Options say how large chunks are.
+type Options struct {
+	MaxTokens int                   // of a chunk, its headings included; at least 16
+	Overlap   int                   // tokens of prose that a chunk repeats of the one before it in its section
+	Count     func(text string) int // tokens of a text, as the embedding model counts them
+}
+
+// Chunk is a passage of a document.
+type Chunk struct {
+	Headings []string // from the document's title down to the section
+	Text     string
+	Page     int // where it begins; 0 in formats without pages
+	Tokens   int // of Embedded
+}
+
+// Embedded is the text that stands for the chunk in a search: the headings tell
+// what the passage is about where it does not say so itself.
+func (c Chunk) Embedded() string {
+	if len(c.Headings) == 0 {
+		return c.Text
+	}
+	return strings.Join(c.Headings, " > ") + "\n\n" + c.Text
+}
+
+// least is the smallest MaxTokens that leaves room for text.
+const least = 16
+
+// Split cuts a document.
+func Split(blocks []extract.Block, o Options) []Chunk {
+	o.MaxTokens = max(o.MaxTokens, least)
+	o.Overlap = min(max(o.Overlap, 0), o.MaxTokens/3)
+	var chunks []Chunk
+	var path []extract.Block
+	var section []extract.Block
+	flush := func() {
+		chunks = append(chunks, o.section(headings(path), section)...)
+		section = nil
+	}
+	for _, b := range blocks {
+		if b.Kind != extract.Heading {
+			section = append(section, b)
+			continue
+		}
+		flush()
+		for len(path) > 0 && path[len(path)-1].Level >= b.Level {
+			path = path[:len(path)-1]
+		}
+		path = append(path, b)
+	}
+	flush()
+	return chunks
+}
+
+func headings(path []extract.Block) []string {
+	var out []string
+	for _, b := range path {
+		out = append(out, strings.Join(strings.Fields(b.Text), " "))
+	}
+	return out
+}
+
+// unit is the smallest text that is not cut further.
+type unit struct {
+	text   string
+	before string // what separates it from the unit before it in the same chunk
+	repeat string // that every chunk begins with which begins here: a table's head
+	tokens int
+	prose  bool // may be repeated as overlap
+	begins bool // a block begins here: the better place to cut
+	page   int
+}
+
+// section cuts what stands under one heading.
+func (o Options) section(path []string, blocks []extract.Block) []Chunk {
+	path, room := o.fitHeadings(path)
+	var units []unit
+	for _, b := range blocks {
+		of := o.units(b, room)
+		for i := range of {
+			of[i].page, of[i].begins = b.Page, i == 0
+		}
+		if len(of) > 0 && len(units) > 0 {
+			of[0].before = "\n\n"
+		}
+		units = append(units, of...)
+	}
+	var chunks []Chunk
+	for from := 0; from < len(units); {
+		to := o.reach(units, from, room)
+		first := o.overlap(units, from, to, room)
+		text := joined(units[first:to])
+		c := Chunk{Headings: path, Text: text, Page: units[from].page}
+		c.Tokens = o.Count(c.Embedded())
+		chunks = append(chunks, c)
+		from = to
+	}
+	return chunks
+}
+
+// fitHeadings leaves the headings a third of a chunk at most, the nearest ones
+// first, and answers what remains for text.
+func (o Options) fitHeadings(path []string) (kept []string, room int) {
+	for len(path) > 0 {
+		used := o.Count(strings.Join(path, " > ") + "\n\n")
+		if used <= o.MaxTokens/3 {
+			return path, o.MaxTokens - used
+		}
+		path = path[1:]
+	}
+	return nil, o.MaxTokens
+}
+
+// reach answers the end of the chunk that begins at a unit.
+func (o Options) reach(units []unit, from, room int) int {
+	used, to, cut := 0, from, 0
+	if r := units[from].repeat; r != "" {
+		used = o.Count(r)
+	}
+	for to < len(units) && (to == from || used+units[to].tokens <= room) {
+		used += units[to].tokens
+		to++
+		// A cut between blocks is better than one inside a block, if the chunk is
+		// half full by then.
+		if to < len(units) && units[to].begins && used >= room/2 {
+			cut = to
+		}
+	}
+	if to < len(units) && !units[to].begins && cut > from && fits(units, cut, room) {
+		return cut
+	}
+	// What was added up unit by unit may be more as a whole.
+	for to > from+1 && o.Count(joined(units[from:to])) > room {
+		to--
+	}
+	return to
+}
+
+// fits tells whether the block that begins at a unit has room in a chunk of its
+// own.
+func fits(units []unit, from, room int) bool {
+	used := units[from].tokens
+	for i := from + 1; i < len(units) && !units[i].begins; i++ {
+		used += units[i].tokens
+	}
+	return used <= room
+}
+
+// overlap answers where the text of a chunk begins that reaches from one unit to
+// another: at sentences of the chunk before it, as far as there is room.
+func (o Options) overlap(units []unit, from, to, room int) int {
+	first, repeated := from, 0
+	for first > 0 && units[first-1].prose && repeated+units[first-1].tokens <= o.Overlap {
+		if o.Count(joined(units[first-1:to])) > room {
+			break
+		}
+		repeated += units[first-1].tokens
+		first--
+	}
+	return first
+}
+
+func joined(units []unit) string {
+	var b strings.Builder
+	for i, u := range units {
+		switch {
+		case i > 0:
+			b.WriteString(u.before)
+		case u.repeat != "" && u.text != u.repeat:
+			b.WriteString(u.repeat)
+			b.WriteByte('\n')
+		}
+		b.WriteString(u.text)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// units takes a block apart.
+func (o Options) units(b extract.Block, room int) []unit {
+	switch b.Kind {
+	case extract.Code:
+		return o.lines(b.Text, "", room)
+	case extract.Table:
+		head, rest, found := strings.Cut(b.Text, "\n")
+		// A Markdown table has a line of dashes under its head.
+		if line, more, ok := strings.Cut(rest, "\n"); ok && strings.Trim(line, "|-: \t") == "" {
+			head, rest = head+"\n"+line, more
+		}
+		if !found || o.Count(head) > room/3 {
+			return o.lines(b.Text, "", room)
+		}
+		return append(o.pieces(head, "\n", room), o.lines(rest, head, room-o.Count(head))...)
+	case extract.List:
+		return o.lines(b.Text, "", room)
+	case extract.Paragraph, extract.Heading:
+	}
+	return o.sentences(b.Text, room)
+}
+
+func (o Options) lines(text, repeat string, room int) []unit {
+	var out []unit
+	for line := range strings.SplitSeq(text, "\n") {
+		for _, u := range o.pieces(line, "\n", room) {
+			u.repeat = repeat
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+func (o Options) sentences(text string, room int) []unit {
+	var out []unit
+	state, gap := -1, ""
+	for text != "" {
+		var sentence string
+		sentence, text, state = uniseg.FirstSentenceInString(text, state)
+		trimmed := strings.TrimRightFunc(sentence, isSpace)
+		for i, u := range o.pieces(trimmed, " ", room) {
+			if u.prose = true; i == 0 {
+				u.before = gap
+			}
+			out = append(out, u)
+		}
+		switch rest := sentence[len(trimmed):]; {
+		case rest == "": // what looks like an end inside a word or a piece of code
+			gap = ""
+		case strings.Contains(rest, "\n"):
+			gap = "\n"
+		default:
+			gap = " "
+		}
+	}
+	return out
+}
+
+func isSpace(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\r' }
+
+// pieces cuts a text that is too long between words, and words that are too long
+// anywhere.
+func (o Options) pieces(text, before string, room int) []unit {
+	tokens := o.Count(text)
+	if text == "" {
+		return nil
+	}
+	if tokens <= room {
+		return []unit{{text: text, before: before, tokens: tokens}}
+	}
+	var out []unit
+	for text != "" {
+		end := o.prefix(text, room)
+		out = append(out, unit{text: text[:end], before: before, tokens: o.Count(text[:end])})
+		text = strings.TrimLeftFunc(text[end:], isSpace)
+		before = " "
+	}
+	return out
+}
+
+// prefix answers how much of a text has room: as many words as possible, or
+// characters when the first word is too long.
+func (o Options) prefix(text string, room int) int {
+	fits := func(end int) bool { return o.Count(text[:end]) <= room }
+	// No token is longer than this many bytes on average, so that the count is
+	// never taken of a whole book.
+	const bytesPerToken = 16
+	limit := min(len(text), room*bytesPerToken)
+	low, high := 0, limit
+	for low < high { // the count grows with the text
+		middle := (low + high + 1) / 2
+		if fits(boundary(text, middle)) {
+			low = middle
+		} else {
+			high = middle - 1
+		}
+	}
+	end := boundary(text, low)
+	if end == len(text) {
+		return end
+	}
+	if word := strings.LastIndexFunc(text[:end], isSpace); word > end/2 {
+		return word
+	}
+	if end == 0 {
+		_, end = utf8.DecodeRuneInString(text)
+	}
+	return end
+}
+
+// boundary moves a cut back to the start of a character.
+func boundary(text string, at int) int {
+	for at < len(text) && at > 0 && !utf8.RuneStart(text[at]) {
+		at--
+	}
+	return at
+}
