@@ -1,0 +1,17 @@
+DROP TABLE retrievals;
+DROP FUNCTION knowledge_search(bigint[], text, text, text[], integer, jsonb);
+DROP FUNCTION knowledge_matching(bigint, text, integer, jsonb);
+DROP FUNCTION knowledge_terms(bigint, text);
+DROP FUNCTION knowledge_nearest(bigint, text, integer, jsonb);
+DROP FUNCTION knowledge_count_words(bigint, integer, integer);
+DROP FUNCTION knowledge_space_index(bigint);
+DROP FUNCTION knowledge_space_drop(bigint);
+DROP FUNCTION knowledge_space_add(bigint, text, integer);
+DROP TABLE chunk_vectors;
+DROP TABLE repository_words;
+DROP TABLE chunks;
+DROP TABLE document_uploads;
+DROP TABLE documents;
+ALTER TABLE repositories DROP COLUMN space_id;
+DROP TABLE embedding_spaces;
+DROP TABLE repositories;

@@ -1,0 +1,296 @@
+-- Knowledge: repositories of documents, their passages (chunks), the vectors of
+-- these, and which of them an execution was given.
+
+CREATE TABLE repositories (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name          text NOT NULL UNIQUE,
+    description   text NOT NULL DEFAULT '',
+    language      text NOT NULL DEFAULT 'english', -- a text search configuration
+    chunk_tokens  integer NOT NULL,
+    chunk_overlap integer NOT NULL,
+    space_id      bigint, -- the vectors that searches use
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- A space holds the vectors of one repository by one model. Vectors of different
+-- models cannot be compared, so they never share one. A change of the model fills
+-- a new space and then points the repository to it.
+CREATE TABLE embedding_spaces (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    repository_id bigint NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
+    model         text NOT NULL, -- provider/model
+    dimensions    integer NOT NULL CHECK (dimensions BETWEEN 1 AND 4000), -- the most an index can hold
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE INDEX embedding_spaces_repository_idx ON embedding_spaces (repository_id);
+ALTER TABLE repositories ADD FOREIGN KEY (space_id) REFERENCES embedding_spaces (id);
+
+CREATE TABLE documents (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    repository_id bigint NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
+    name          text NOT NULL,
+    version       integer NOT NULL DEFAULT 0, -- that searches see; 0 = none yet
+    uploaded      integer NOT NULL DEFAULT 1, -- the newest version; above version while it is processed, or when it failed
+    status        text NOT NULL DEFAULT 'processing' CHECK (status IN ('processing', 'ready', 'failed')), -- of the newest version
+    error         text,
+    progress      integer NOT NULL DEFAULT 0 CHECK (progress BETWEEN 0 AND 100),
+    media_type    text NOT NULL DEFAULT '',
+    bytes         bigint NOT NULL,
+    content_hash  bytea NOT NULL,
+    metadata      jsonb NOT NULL DEFAULT '{}',
+    chunks        integer NOT NULL DEFAULT 0,
+    tokens        bigint NOT NULL DEFAULT 0,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (repository_id, name)
+);
+
+CREATE INDEX documents_processing_idx ON documents (id) WHERE status = 'processing';
+
+-- What was uploaded, until it has become chunks.
+CREATE TABLE document_uploads (
+    document_id bigint NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    version     integer NOT NULL,
+    media_type  text NOT NULL,
+    metadata    jsonb NOT NULL,
+    data        bytea NOT NULL,
+    PRIMARY KEY (document_id, version)
+);
+
+-- Chunks of all versions of documents; searches see those of documents.version.
+CREATE TABLE chunks (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    repository_id bigint NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
+    document_id   bigint NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    version       integer NOT NULL,
+    ordinal       integer NOT NULL, -- 0-based place in the document
+    headings      text NOT NULL, -- from the title to the section, separated by " > "
+    text          text NOT NULL,
+    page          integer NOT NULL DEFAULT 0, -- 1-based; 0 in formats without pages
+    tokens        integer NOT NULL,
+    content_hash  bytea NOT NULL, -- of what is embedded: the same text is never embedded twice
+    language      regconfig NOT NULL,
+    words         tsvector NOT NULL GENERATED ALWAYS AS (
+                      setweight(to_tsvector(language, headings), 'A') || setweight(to_tsvector(language, text), 'B')) STORED,
+    UNIQUE (document_id, version, ordinal)
+);
+
+CREATE INDEX chunks_words_idx ON chunks USING gin (words);
+CREATE INDEX chunks_repository_idx ON chunks (repository_id, id);
+CREATE INDEX chunks_content_idx ON chunks (content_hash);
+
+-- How many chunks of a repository have a word: what tells rare words from common
+-- ones, and so what a search is about from what it is written in.
+CREATE TABLE repository_words (
+    repository_id bigint NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
+    word          text NOT NULL,
+    chunks        bigint NOT NULL,
+    PRIMARY KEY (repository_id, word)
+) WITH (fillfactor = 70);
+
+-- One partition a space, so that each has an index of its own over vectors of one
+-- length, and goes as a whole.
+CREATE TABLE chunk_vectors (
+    chunk_id  bigint NOT NULL REFERENCES chunks (id) ON DELETE CASCADE,
+    space_id  bigint NOT NULL,
+    embedding halfvec NOT NULL,
+    PRIMARY KEY (chunk_id, space_id)
+) PARTITION BY LIST (space_id);
+
+-- knowledge_space_add makes an empty space and answers its id.
+CREATE FUNCTION knowledge_space_add(repository bigint, model_id text, size integer) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    added bigint;
+BEGIN
+    INSERT INTO embedding_spaces (repository_id, model, dimensions) VALUES (repository, model_id, size) RETURNING id INTO added;
+    EXECUTE format('CREATE TABLE chunk_vectors_%s (LIKE chunk_vectors INCLUDING STORAGE, CHECK (vector_dims(embedding) = %s))', added, size);
+    EXECUTE format('ALTER TABLE chunk_vectors ATTACH PARTITION chunk_vectors_%s FOR VALUES IN (%s)', added, added);
+    RETURN added;
+END
+$$;
+
+-- knowledge_space_drop removes a space that no repository points to.
+CREATE FUNCTION knowledge_space_drop(space bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('DROP TABLE IF EXISTS chunk_vectors_%s', space);
+    DELETE FROM embedding_spaces WHERE id = space;
+END
+$$;
+
+-- knowledge_space_index answers the statement that makes the index of a space, null
+-- when there is one or the space is so small that reading it all is faster and
+-- exact. It cannot run here, because it must not lock the space.
+CREATE FUNCTION knowledge_space_index(space bigint) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    size integer;
+    many boolean;
+BEGIN
+    SELECT dimensions INTO size FROM embedding_spaces WHERE id = space;
+    IF size IS NULL OR EXISTS (SELECT FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
+                                WHERE c.relname = format('chunk_vectors_%s_hnsw', space) AND i.indisvalid) THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('SELECT count(*) >= 2000 FROM (SELECT FROM chunk_vectors_%s LIMIT 2000) v', space) INTO many;
+    IF NOT many THEN
+        RETURN NULL;
+    END IF;
+    RETURN format('CREATE INDEX CONCURRENTLY chunk_vectors_%1$s_hnsw ON chunk_vectors_%1$s USING hnsw ((embedding::halfvec(%2$s)) halfvec_cosine_ops) WITH (m = 16, ef_construction = 100)',
+                  space, size);
+END
+$$;
+
+-- knowledge_count_words adds the words of chunks to those of their repository, or
+-- takes them away with a sign of -1. In the order of words, so that two documents
+-- do not wait for each other in a circle.
+CREATE FUNCTION knowledge_count_words(document bigint, document_version integer, sign integer) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO repository_words AS w (repository_id, word, chunks)
+    SELECT c.repository_id, u.lexeme, sign * count(*)
+      FROM chunks c, unnest(c.words) u
+     WHERE c.document_id = document AND c.version = document_version
+     GROUP BY c.repository_id, u.lexeme
+     ORDER BY c.repository_id, u.lexeme
+    ON CONFLICT (repository_id, word) DO UPDATE SET chunks = w.chunks + excluded.chunks
+$$;
+
+-- knowledge_nearest answers the chunks of a space nearest to a vector.
+CREATE FUNCTION knowledge_nearest(space bigint, query text, candidates integer, filter jsonb)
+RETURNS TABLE (chunk_id bigint, similarity double precision)
+LANGUAGE plpgsql STABLE ROWS 50 AS $$
+DECLARE
+    size integer;
+BEGIN
+    SELECT dimensions INTO size FROM embedding_spaces WHERE id = space;
+    PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
+            set_config('hnsw.ef_search', least(greatest(2 * candidates, 100), 1000)::text, true);
+    RETURN QUERY EXECUTE format($q$
+        SELECT n.chunk_id, 1 - n.distance
+          FROM (SELECT v.chunk_id, v.embedding::halfvec(%1$s) <=> $1::halfvec(%1$s) AS distance
+                  FROM chunk_vectors_%2$s v
+                  JOIN chunks c ON c.id = v.chunk_id
+                  JOIN documents d ON d.id = c.document_id AND d.version = c.version
+                 WHERE $3 IS NULL OR d.metadata @> $3
+                 ORDER BY v.embedding::halfvec(%1$s) <=> $1::halfvec(%1$s)
+                 LIMIT $2) n
+         ORDER BY n.distance, n.chunk_id
+    $q$, size, space) USING query, candidates, filter;
+END
+$$;
+
+-- knowledge_terms answers the words of a query that a keyword search looks for in a
+-- repository, with their weights: the rarest first, until the chunks that have one
+-- of them are as many as are worth ranking. So a whole prompt can be a query.
+CREATE FUNCTION knowledge_terms(repository bigint, query text)
+RETURNS TABLE (word text, weight double precision)
+LANGUAGE sql STABLE ROWS 8 AS $$
+    WITH total AS (
+        SELECT greatest(coalesce(max(w.chunks), 0), 1)::double precision AS chunks FROM repository_words w WHERE w.repository_id = repository
+    ), found AS (
+        SELECT w.word, w.chunks, sum(w.chunks) OVER (ORDER BY w.chunks, w.word) AS reached, row_number() OVER (ORDER BY w.chunks, w.word) AS place
+          FROM repositories r
+         CROSS JOIN unnest(to_tsvector(r.language::regconfig, left(query, 100000))) u
+          JOIN repository_words w ON w.repository_id = r.id AND w.word = u.lexeme AND w.chunks > 0
+         WHERE r.id = repository
+    )
+    SELECT f.word, ln(1 + (t.chunks - f.chunks + 0.5) / (f.chunks + 0.5)) + 0.05
+      FROM found f, total t
+     WHERE f.place <= 2 OR f.reached <= 2000 AND f.place <= 16
+$$;
+
+-- knowledge_matching answers the chunks of a repository that a text finds by its
+-- words. Quotation marks, OR and a leading - mean what they mean in web searches;
+-- without them every rare word counts, and no word must occur.
+CREATE FUNCTION knowledge_matching(repository bigint, query text, candidates integer, filter jsonb)
+RETURNS TABLE (chunk_id bigint, relevance double precision)
+LANGUAGE plpgsql STABLE ROWS 50 AS $$
+DECLARE
+    config regconfig;
+    terms text[];
+    weights double precision[];
+    wanted tsquery;
+BEGIN
+    SELECT r.language::regconfig INTO config FROM repositories r WHERE r.id = repository;
+    SELECT array_agg(t.word), array_agg(t.weight) INTO terms, weights FROM knowledge_terms(repository, query) t;
+    IF terms IS NULL THEN
+        RETURN;
+    END IF;
+    IF length(query) <= 500 AND query ~ '"|(^|\s)-\w|\sOR\s' THEN
+        wanted := websearch_to_tsquery(config, query);
+    ELSE
+        SELECT string_agg(quote_literal(w), ' | ')::tsquery INTO wanted FROM unnest(terms) w;
+    END IF;
+    RETURN QUERY
+        SELECT c.id,
+               -- What one occurrence in a heading ranks is 1.
+               (SELECT least(1, sum(t.weight * ts_rank('{0.1, 0.2, 0.4, 1}', c.words, quote_literal(t.word)::tsquery)) / sum(t.weight) * 1.645)
+                  FROM unnest(terms, weights) t (word, weight)) AS found
+          FROM chunks c
+          JOIN documents d ON d.id = c.document_id AND d.version = c.version
+         WHERE c.words @@ wanted AND c.repository_id = repository AND (filter IS NULL OR d.metadata @> filter)
+         ORDER BY found DESC, c.id
+         LIMIT candidates;
+END
+$$;
+
+-- knowledge_search answers the chunks of several repositories as one list, best
+-- first. query_vectors[i] is the query as repositories[i] embeds it, null where it
+-- could not be embedded. The score of a hybrid search is the reciprocal rank fusion
+-- of both lists (Cormack, Clarke, Büttcher 2009, with their constant 60), divided by
+-- what the first of both lists would have: 1 is the best, as in the other searches.
+CREATE FUNCTION knowledge_search(repository_ids bigint[], mode text, query text, query_vectors text[], candidates integer, filter jsonb)
+RETURNS TABLE (chunk_id bigint, vector_rank integer, vector_score double precision, keyword_rank integer, keyword_score double precision,
+               score double precision)
+LANGUAGE sql STABLE ROWS 50 AS $$
+    WITH nearest AS (
+        -- Similarities by different models are not on one scale, ranks are.
+        SELECT n.chunk_id, least(greatest(n.similarity, 0), 1) AS similarity,
+               (row_number() OVER (PARTITION BY s.model, s.dimensions ORDER BY n.similarity DESC, n.chunk_id))::integer AS place
+          FROM unnest(repository_ids, query_vectors) q (repository_id, embedded)
+          JOIN repositories r ON r.id = q.repository_id
+          JOIN embedding_spaces s ON s.id = r.space_id
+         CROSS JOIN LATERAL knowledge_nearest(s.id, q.embedded, candidates, filter) n
+         WHERE mode <> 'keyword' AND q.embedded IS NOT NULL
+    ), matching AS (
+        SELECT m.chunk_id, m.relevance, (row_number() OVER (ORDER BY m.relevance DESC, m.chunk_id))::integer AS place
+          FROM unnest(repository_ids) q (repository_id)
+         CROSS JOIN LATERAL knowledge_matching(q.repository_id, query, candidates, filter) m
+         WHERE mode <> 'vector'
+    ), fused AS (
+        SELECT coalesce(n.chunk_id, m.chunk_id) AS chunk_id, n.place AS vector_rank, n.similarity, m.place AS keyword_rank, m.relevance,
+               CASE mode WHEN 'vector' THEN n.similarity
+                         WHEN 'keyword' THEN m.relevance
+                         ELSE (coalesce(1.0 / (60 + n.place), 0) + coalesce(1.0 / (60 + m.place), 0)) / (2.0 / 61)
+               END::double precision AS score
+          FROM nearest n
+          FULL JOIN matching m ON m.chunk_id = n.chunk_id
+    )
+    SELECT f.chunk_id, f.vector_rank, f.similarity, f.keyword_rank, f.relevance, f.score
+      FROM fused f
+     ORDER BY f.score DESC, f.chunk_id
+$$;
+
+-- Which chunks a prompt was given, and why: a projection of knowledge-retrieved.
+CREATE TABLE retrievals (
+    execution_id     bigint NOT NULL REFERENCES executions (id) ON DELETE CASCADE,
+    prompt_id        bigint NOT NULL,
+    seq              bigint NOT NULL, -- of the event
+    place            integer NOT NULL, -- 1-based, in the list of the search
+    citation         integer, -- the number in the prompt; null = cut by the budget
+    repository_id    bigint NOT NULL,
+    document_id      bigint NOT NULL,
+    document_version integer NOT NULL,
+    chunk_id         bigint NOT NULL,
+    vector_rank      integer,
+    vector_score     double precision,
+    keyword_rank     integer,
+    keyword_score    double precision,
+    score            double precision NOT NULL, -- 0–1
+    PRIMARY KEY (execution_id, prompt_id, seq, place)
+);
+
+CREATE INDEX retrievals_document_idx ON retrievals (document_id, execution_id);
