@@ -4,34 +4,67 @@
 package knowledge
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
+)
+
+// The ways of searching.
+const (
+	SearchVector  = "vector"
+	SearchKeyword = "keyword"
+	SearchHybrid  = "hybrid"
 )
 
 // Query asks for passages.
 type Query struct {
 	Repositories []int64
-	Text         string  // the prompt with its variables resolved
-	Search       string  // vector, keyword or hybrid
-	Limit        int     // at most so many passages
-	Threshold    float64 // least score, 0–1
+	Text         string          // the prompt with its variables resolved
+	Search       string          // SearchVector, SearchKeyword or SearchHybrid
+	Limit        int             // at most so many passages
+	Threshold    float64         // least relevance, 0–1; see Passage.Score
+	PerDocument  int             // at most so many passages of one document; 0 = any number
+	Neighbours   int             // chunks before and after a passage that are put to it
+	Filter       json.RawMessage // object that the metadata of documents must contain; nil = none
 }
 
-// Passage is a retrieved chunk of a document.
+// Passage is a retrieved chunk of a document, with its neighbours where they were
+// asked for.
 type Passage struct {
-	ChunkID    int64
-	DocumentID int64
-	// DocumentVersion changes whenever the text of the document does; 0 where the
-	// source of passages has none.
-	DocumentVersion int64
-	Document        string // name of the document
-	Text            string
-	Score           float64 // relevance, 0–1
+	ChunkID      int64
+	DocumentID   int64
+	Version      int // of the document
+	RepositoryID int64
+	Document     string // name of the document
+	Headings     string
+	Page         int // 1-based; 0 in formats without pages
+	Text         string
+	Score        float64 // that the list is ordered by, 0–1
+	Signals      Signals
 }
+
+// Signals are what the score of a passage was made of.
+type Signals struct {
+	VectorRank, KeywordRank   int     // 1-based; 0 = not found that way
+	VectorScore, KeywordScore float64 // 0–1
+}
+
+// Relevance answers the better of both scores. Unlike the score of a hybrid search,
+// which tells places in a list, it means the same in every search.
+func (s Signals) Relevance() float64 { return max(s.VectorScore, s.KeywordScore) }
 
 // Result is what a query found, best first.
 type Result struct {
 	Passages []Passage
+	Degraded string // why one of the two searches was left out, for users; empty when none was
+	Left     Left
+}
+
+// Left counts what was found and left out, by reason.
+type Left struct {
+	Threshold int // not relevant enough
+	Document  int // too many of the same document
+	Limit     int // beyond the limit
 }
 
 // Context is the text that passages become in a prompt.

@@ -7,6 +7,7 @@ DROP FUNCTION knowledge_count_words(bigint, integer, integer);
 DROP FUNCTION knowledge_space_index(bigint);
 DROP FUNCTION knowledge_space_drop(bigint);
 DROP FUNCTION knowledge_space_add(bigint, text, integer);
+DROP FUNCTION knowledge_language_exists(text);
 DROP TABLE chunk_vectors;
 DROP TABLE repository_words;
 DROP TABLE chunks;

@@ -99,6 +99,13 @@ CREATE TABLE chunk_vectors (
     PRIMARY KEY (chunk_id, space_id)
 ) PARTITION BY LIST (space_id);
 
+-- knowledge_language_exists tells whether texts of a language can be searched by
+-- their words.
+CREATE FUNCTION knowledge_language_exists(language text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pg_ts_config WHERE cfgname = language AND pg_ts_config_is_visible(oid))
+$$;
+
 -- knowledge_space_add makes an empty space and answers its id.
 CREATE FUNCTION knowledge_space_add(repository bigint, model_id text, size integer) RETURNS bigint
 LANGUAGE plpgsql AS $$
@@ -238,7 +245,7 @@ END
 $$;
 
 -- knowledge_search answers the chunks of several repositories as one list, best
--- first. query_vectors[i] is the query as repositories[i] embeds it, null where it
+-- first. query_vectors[i] is the query as repositories[i] embeds it, '' where it
 -- could not be embedded. The score of a hybrid search is the reciprocal rank fusion
 -- of both lists (Cormack, Clarke, Büttcher 2009, with their constant 60), divided by
 -- what the first of both lists would have: 1 is the best, as in the other searches.
@@ -254,7 +261,7 @@ LANGUAGE sql STABLE ROWS 50 AS $$
           JOIN repositories r ON r.id = q.repository_id
           JOIN embedding_spaces s ON s.id = r.space_id
          CROSS JOIN LATERAL knowledge_nearest(s.id, q.embedded, candidates, filter) n
-         WHERE mode <> 'keyword' AND q.embedded IS NOT NULL
+         WHERE mode <> 'keyword' AND q.embedded <> ''
     ), matching AS (
         SELECT m.chunk_id, m.relevance, (row_number() OVER (ORDER BY m.relevance DESC, m.chunk_id))::integer AS place
           FROM unnest(repository_ids) q (repository_id)

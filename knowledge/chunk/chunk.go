@@ -29,14 +29,22 @@ type Chunk struct {
 	Tokens   int // of Embedded
 }
 
-// Embedded is the text that stands for the chunk in a search: the headings tell
-// what the passage is about where it does not say so itself.
-func (c Chunk) Embedded() string {
-	if len(c.Headings) == 0 {
-		return c.Text
+// Path writes the headings in one line.
+func (c Chunk) Path() string { return strings.Join(c.Headings, separator) }
+
+// Embedded is the text that stands for the chunk in a search.
+func (c Chunk) Embedded() string { return Embedded(c.Path(), c.Text) }
+
+// Embedded puts a path of headings before a text: they tell what a passage is about
+// where it does not say so itself.
+func Embedded(path, text string) string {
+	if path == "" {
+		return text
 	}
-	return strings.Join(c.Headings, " > ") + "\n\n" + c.Text
+	return path + "\n\n" + text
 }
+
+const separator = " > "
 
 // least is the smallest MaxTokens that leaves room for text.
 const least = 16
@@ -117,7 +125,7 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 // first, and answers what remains for text.
 func (o Options) fitHeadings(path []string) (kept []string, room int) {
 	for len(path) > 0 {
-		used := o.Count(strings.Join(path, " > ") + "\n\n")
+		used := o.Count(strings.Join(path, separator) + "\n\n")
 		if used <= o.MaxTokens/3 {
 			return path, o.MaxTokens - used
 		}

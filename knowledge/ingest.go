@@ -1,0 +1,195 @@
+package knowledge
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/chainstream/chainstream/knowledge/chunk"
+	"github.com/chainstream/chainstream/knowledge/extract"
+	"github.com/chainstream/chainstream/llm"
+)
+
+// Embedding is a model that turns texts into vectors of one length.
+type Embedding struct {
+	Embedder  llm.Embedder
+	Model     string // as the provider knows it
+	MaxTokens int    // of a text; what is longer is cut or refused; 0 = unknown
+	Batch     int    // texts of one call, at most
+	Count     func(text string) int64
+}
+
+// Embeddings finds embedding models by provider/model.
+type Embeddings interface {
+	Embedding(id string) (Embedding, error)
+}
+
+// Extractor takes files apart. Its errors are those of package extract, or say
+// that reading was cut off.
+type Extractor interface {
+	Extract(ctx context.Context, name, mediaType string, data []byte) ([]extract.Block, error)
+}
+
+// Ingester turns uploads into chunks with vectors. Every step can be repeated: what
+// was interrupted goes on where it stopped.
+type Ingester struct {
+	Store      IngestStore
+	Extractor  Extractor
+	Embeddings Embeddings
+	Retry      llm.RetryPolicy
+	Logger     *slog.Logger
+}
+
+// Shares of the progress, in percent.
+const (
+	progressExtracted = 10
+	progressChunked   = 20
+	progressEmbedded  = 99
+)
+
+// Process makes a version of a document ready for searches. An error that is nil
+// means that nothing more is to be done for the version: it is ready, it has
+// failed for good and its document says why, or a newer one has taken its place.
+// Any other error is worth another try.
+func (g *Ingester) Process(ctx context.Context, document int64, version int) error {
+	err := g.process(ctx, document, version)
+	var bad *documentError
+	switch {
+	case errors.Is(err, ErrSuperseded):
+		return nil
+	case errors.As(err, &bad):
+		g.Logger.InfoContext(ctx, "a document cannot be processed", "document_id", document, "version", version, "reason", bad.reason, "error", bad.err)
+		if err := g.Store.Fail(ctx, document, version, bad.reason); err != nil && !errors.Is(err, ErrSuperseded) {
+			return err
+		}
+		return nil
+	}
+	return err
+}
+
+// documentError is a failure that another try does not mend.
+type documentError struct {
+	reason string // for users
+	err    error
+}
+
+func (e *documentError) Error() string { return e.reason }
+func (e *documentError) Unwrap() error { return e.err }
+
+func (g *Ingester) process(ctx context.Context, document int64, version int) error {
+	upload, repository, err := g.Store.Upload(ctx, document, version)
+	if err != nil {
+		return err
+	}
+	embedding, err := g.Embeddings.Embedding(repository.Space.Model)
+	if err != nil {
+		return &documentError{fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", repository.Space.Model, err), err}
+	}
+	blocks, err := g.Extractor.Extract(ctx, upload.Name, upload.MediaType, upload.Data)
+	if err != nil {
+		return extractError(ctx, err)
+	}
+	if err := g.Store.Progress(ctx, document, version, progressExtracted); err != nil {
+		return err
+	}
+	chunks := cut(blocks, repository, embedding)
+	if err := g.Store.SaveChunks(ctx, document, version, chunks); err != nil {
+		return err
+	}
+	if err := g.Store.Progress(ctx, document, version, progressChunked); err != nil {
+		return err
+	}
+	if err := g.embed(ctx, document, version, len(chunks), repository.Space, embedding); err != nil {
+		return err
+	}
+	return g.Store.Publish(ctx, document, version)
+}
+
+func extractError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for _, known := range []error{
+		extract.ErrUnsupported, extract.ErrInvalid, extract.ErrEncoding, extract.ErrEncrypted, extract.ErrTooLarge, extract.ErrEmpty,
+	} {
+		if errors.Is(err, known) {
+			return &documentError{reason: sentence(known.Error()), err: err}
+		}
+	}
+	return err
+}
+
+// sentence makes a sentence of the text of an error.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return string(s[0]-'a'+'A') + s[1:] + "."
+}
+
+// cut makes the chunks of a document.
+func cut(blocks []extract.Block, r Repository, e Embedding) []Chunk {
+	most := r.ChunkTokens
+	if e.MaxTokens > 0 {
+		most = min(most, e.MaxTokens)
+	}
+	pieces := chunk.Split(blocks, chunk.Options{
+		MaxTokens: most, Overlap: r.ChunkOverlap, Count: func(text string) int { return int(e.Count(text)) },
+	})
+	chunks := make([]Chunk, len(pieces))
+	for i, p := range pieces {
+		hash := sha256.Sum256([]byte(p.Embedded()))
+		chunks[i] = Chunk{
+			Ordinal: i, Headings: p.Path(), Text: p.Text, Page: p.Page, Tokens: p.Tokens, ContentHash: hash[:],
+		}
+	}
+	return chunks
+}
+
+// embedded is the text of a stored chunk that its vector stands for.
+func (c Chunk) embedded() string { return chunk.Embedded(c.Headings, c.Text) }
+
+// embed makes the vectors that a version still lacks, batch after batch.
+func (g *Ingester) embed(ctx context.Context, document int64, version, total int, space Space, e Embedding) error {
+	for {
+		missing, err := g.Store.Unembedded(ctx, document, version, space, max(e.Batch, 1))
+		if err != nil {
+			return err
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		texts := make([]string, len(missing))
+		for i, c := range missing {
+			texts[i] = c.embedded()
+		}
+		vectors, err := Embed(ctx, e, texts, space.Dimensions, g.Retry)
+		if err != nil {
+			return embedError(ctx, err)
+		}
+		byChunk := make(map[int64][]float32, len(missing))
+		for i, c := range missing {
+			byChunk[c.ID] = vectors[i]
+		}
+		if err := g.Store.SaveVectors(ctx, space, byChunk); err != nil {
+			if errors.Is(err, ErrDimensions) {
+				return &documentError{"The embedding model answered vectors of another length than the repository's.", err}
+			}
+			return err
+		}
+		done := missing[len(missing)-1].Ordinal + 1
+		if err := g.Store.Progress(ctx, document, version, progressChunked+(progressEmbedded-progressChunked)*min(done, total)/max(total, 1)); err != nil {
+			return err
+		}
+	}
+}
+
+func embedError(ctx context.Context, err error) error {
+	var e *llm.Error
+	if ctx.Err() == nil && errors.As(err, &e) && !e.Retryable {
+		return &documentError{reason: "The text could not be embedded: " + e.Message, err: err}
+	}
+	return err
+}

@@ -1,0 +1,148 @@
+package knowledge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Repository is a collection of documents that are searched together. All its
+// vectors are by one model.
+type Repository struct {
+	ID           int64
+	Name         string
+	Description  string
+	Language     string // text search configuration of PostgreSQL, such as english or simple
+	Space        Space  // that searches use
+	Building     *Space // that is being filled, to take its place; nil when none is
+	ChunkTokens  int
+	ChunkOverlap int
+	Documents    int64
+	Chunks       int64
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+// Space holds the vectors of a repository by one model.
+type Space struct {
+	ID         int64
+	Model      string // provider/model
+	Dimensions int
+}
+
+// Status says where the newest version of a document stands.
+type Status string
+
+// The states of a document.
+const (
+	StatusProcessing Status = "processing"
+	StatusReady      Status = "ready"
+	StatusFailed     Status = "failed"
+)
+
+// Document is a document of a repository. An upload under the name of one makes
+// its next version, which takes the place of the last one when it is ready.
+type Document struct {
+	ID           int64
+	RepositoryID int64
+	Name         string
+	Version      int // that searches see; 0 = none yet
+	Uploaded     int // the newest; above Version while it is processed, or when it failed
+	Status       Status
+	Error        string // safe for users
+	Progress     int    // 0–100
+	MediaType    string
+	Bytes        int64
+	ContentHash  []byte          // SHA-256 of the file
+	Metadata     json.RawMessage // object
+	Chunks       int
+	Tokens       int64
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+// Upload is a file on its way into a repository.
+type Upload struct {
+	Name      string
+	MediaType string          // may be empty
+	Metadata  json.RawMessage // object; nil = none
+	Data      []byte
+}
+
+// Chunk is a passage of a document, as it is stored.
+type Chunk struct {
+	ID          int64
+	Ordinal     int // 0-based place in the document
+	Headings    string
+	Text        string
+	Page        int // 1-based; 0 in formats without pages
+	Tokens      int
+	ContentHash []byte // SHA-256 of what is embedded
+}
+
+// Errors about repositories and documents.
+var (
+	// ErrNotFound says that there is no such repository or document.
+	ErrNotFound = errors.New("no such repository or document")
+	// ErrNameTaken says that another repository has the name.
+	ErrNameTaken = errors.New("a repository of this name exists")
+	// ErrSuperseded says that a document was deleted, or uploaded anew, while a
+	// version of it was processed.
+	ErrSuperseded = errors.New("the document has changed")
+	// ErrDimensions says that vectors do not have the length of their space.
+	ErrDimensions = errors.New("the vectors have another length than those of the repository")
+	// ErrLanguage says that the database has no text search configuration of a
+	// name.
+	ErrLanguage = errors.New("the database knows no such language")
+)
+
+// RepositoryStore keeps repositories. Every method answers ErrNotFound for what
+// does not exist.
+type RepositoryStore interface {
+	// CreateRepository answers ErrNameTaken and ErrLanguage.
+	CreateRepository(ctx context.Context, r Repository) (Repository, error)
+	Repository(ctx context.Context, id int64) (Repository, error)
+	// Repositories answers up to limit repositories by id, above after.
+	Repositories(ctx context.Context, after int64, limit int) ([]Repository, error)
+	// UpdateRepository changes name and description.
+	UpdateRepository(ctx context.Context, r Repository) (Repository, error)
+	// DeleteRepository removes a repository with everything in it.
+	DeleteRepository(ctx context.Context, id int64) error
+}
+
+// DocumentStore keeps documents. Every method answers ErrNotFound for what does
+// not exist.
+type DocumentStore interface {
+	// SaveUpload stores a file as the next version of the document of its name, to
+	// be processed. unchanged says that the newest version is the same file with
+	// the same metadata and nothing was stored.
+	SaveUpload(ctx context.Context, repository int64, u Upload) (d Document, unchanged bool, err error)
+	Document(ctx context.Context, repository, id int64) (Document, error)
+	// Documents answers up to limit documents by id, above after; status "" is any.
+	Documents(ctx context.Context, repository, after int64, status Status, limit int) ([]Document, error)
+	// DeleteDocument removes a document with its chunks at once.
+	DeleteDocument(ctx context.Context, repository, id int64) error
+}
+
+// IngestStore is what processing needs. Every method answers ErrSuperseded when
+// the version is no longer the newest one.
+type IngestStore interface {
+	// Upload answers a file that waits to be processed, and its repository.
+	Upload(ctx context.Context, document int64, version int) (Upload, Repository, error)
+	// SaveChunks stores the chunks of a version, unless they are there already.
+	SaveChunks(ctx context.Context, document int64, version int, chunks []Chunk) error
+	// Unembedded answers up to limit chunks of a version that have no vector in a
+	// space, by ordinal. Vectors of the same text by the same model are taken over
+	// first.
+	Unembedded(ctx context.Context, document int64, version int, space Space, limit int) ([]Chunk, error)
+	// SaveVectors stores vectors of chunks in a space.
+	SaveVectors(ctx context.Context, space Space, vectors map[int64][]float32) error
+	// Progress notes how far the processing is, in percent.
+	Progress(ctx context.Context, document int64, version, percent int) error
+	// Publish lets searches see a version, in place of the one before, which is
+	// removed.
+	Publish(ctx context.Context, document int64, version int) error
+	// Fail notes that a version cannot be processed; the one before stays.
+	Fail(ctx context.Context, document int64, version int, reason string) error
+}

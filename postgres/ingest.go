@@ -1,0 +1,152 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/pgvector/pgvector-go"
+
+	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/knowledge"
+)
+
+// Upload implements knowledge.IngestStore.
+func (s *Store) Upload(ctx context.Context, document int64, version int) (knowledge.Upload, knowledge.Repository, error) {
+	row, err := s.queries.DocumentUploadGet(ctx, db.DocumentUploadGetParams{DocumentID: document, Version: int32(version)})
+	if err != nil {
+		return knowledge.Upload{}, knowledge.Repository{}, fmt.Errorf("read the upload of document %d: %w", document, translate(notFound(err, knowledge.ErrSuperseded)))
+	}
+	r, err := s.Repository(ctx, row.RepositoryID)
+	return knowledge.Upload{Name: row.Name, MediaType: row.MediaType, Metadata: row.Metadata, Data: row.Data}, r, err
+}
+
+// locked runs f in a transaction that holds a version which is being processed.
+func (s *Store) locked(ctx context.Context, document int64, version int, what string, f func(q *db.Queries) error) error {
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		if _, err := q.DocumentLock(ctx, db.DocumentLockParams{ID: document, Version: int32(version)}); err != nil {
+			return notFound(err, knowledge.ErrSuperseded)
+		}
+		return f(q)
+	})
+	if err != nil {
+		return fmt.Errorf("%s document %d: %w", what, document, err)
+	}
+	return nil
+}
+
+// SaveChunks implements knowledge.IngestStore.
+func (s *Store) SaveChunks(ctx context.Context, document int64, version int, chunks []knowledge.Chunk) error {
+	p := db.ChunksInsertParams{DocumentID: document, Version: int32(version)}
+	for _, c := range chunks {
+		p.Ordinals = append(p.Ordinals, int32(c.Ordinal))
+		p.Headings = append(p.Headings, c.Headings)
+		p.Texts = append(p.Texts, c.Text)
+		p.Pages = append(p.Pages, int32(c.Page))
+		p.Tokens = append(p.Tokens, int32(c.Tokens))
+		p.ContentHashes = append(p.ContentHashes, c.ContentHash)
+	}
+	return s.locked(ctx, document, version, "save the chunks of", func(q *db.Queries) error {
+		versions, err := q.ChunkVersions(ctx, document)
+		if err != nil {
+			return err
+		}
+		for _, v := range versions {
+			if int(v) == version {
+				return nil // an earlier try has stored all of them
+			}
+		}
+		if err := q.ChunksInsert(ctx, p); err != nil {
+			return err
+		}
+		return q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: int32(version), Sign: 1})
+	})
+}
+
+// Unembedded implements knowledge.IngestStore.
+func (s *Store) Unembedded(ctx context.Context, document int64, version int, space knowledge.Space, limit int) ([]knowledge.Chunk, error) {
+	if err := s.queries.VectorsReuse(ctx, db.VectorsReuseParams{
+		SpaceID: space.ID, Model: space.Model, Dimensions: int32(space.Dimensions), DocumentID: document, Version: int32(version),
+	}); err != nil {
+		return nil, fmt.Errorf("take over vectors for document %d: %w", document, translate(err))
+	}
+	rows, err := s.queries.ChunksUnembedded(ctx, db.ChunksUnembeddedParams{
+		DocumentID: document, Version: int32(version), SpaceID: space.ID, MaxRows: int32(limit),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the chunks of document %d: %w", document, translate(err))
+	}
+	out := make([]knowledge.Chunk, len(rows))
+	for i, r := range rows {
+		out[i] = knowledge.Chunk{
+			ID: r.ID, Ordinal: int(r.Ordinal), Headings: r.Headings, Text: r.Text, Page: int(r.Page), Tokens: int(r.Tokens), ContentHash: r.ContentHash,
+		}
+	}
+	return out, nil
+}
+
+// SaveVectors implements knowledge.IngestStore.
+func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors map[int64][]float32) error {
+	p := db.VectorsInsertParams{SpaceID: space.ID}
+	for id, v := range vectors {
+		if len(v) != space.Dimensions {
+			return fmt.Errorf("save vectors: %w: %d, not %d", knowledge.ErrDimensions, len(v), space.Dimensions)
+		}
+		p.ChunkIds = append(p.ChunkIds, id)
+		p.Embeddings = append(p.Embeddings, vectorText(v))
+	}
+	if err := s.queries.VectorsInsert(ctx, p); err != nil {
+		return fmt.Errorf("save vectors: %w", translate(err))
+	}
+	return nil
+}
+
+// vectorText is the form in which the database reads vectors of any kind.
+func vectorText(v []float32) string { return pgvector.NewHalfVector(v).String() }
+
+// Progress implements knowledge.IngestStore.
+func (s *Store) Progress(ctx context.Context, document int64, version, percent int) error {
+	n, err := s.queries.DocumentProgress(ctx, db.DocumentProgressParams{ID: document, Version: int32(version), Percent: int32(percent)})
+	if err == nil && n == 0 {
+		err = knowledge.ErrSuperseded
+	}
+	if err != nil {
+		return fmt.Errorf("note the progress of document %d: %w", document, translate(err))
+	}
+	return nil
+}
+
+// Publish implements knowledge.IngestStore.
+func (s *Store) Publish(ctx context.Context, document int64, version int) error {
+	return s.locked(ctx, document, version, "publish", func(q *db.Queries) error {
+		if err := forgetWords(ctx, q, document, int32(version)); err != nil {
+			return err
+		}
+		if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: int32(version)}); err != nil {
+			return err
+		}
+		if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: int32(version)}); err != nil {
+			return err
+		}
+		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: int32(version)})
+	})
+}
+
+// Fail implements knowledge.IngestStore. Chunks of the version that are there
+// already go with it.
+func (s *Store) Fail(ctx context.Context, document int64, version int, reason string) error {
+	return s.locked(ctx, document, version, "give up", func(q *db.Queries) error {
+		err := q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: int32(version), Sign: -1})
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if err := q.ChunkVersionDelete(ctx, db.ChunkVersionDeleteParams{DocumentID: document, Version: int32(version)}); err != nil {
+			return err
+		}
+		if _, err := q.DocumentFail(ctx, db.DocumentFailParams{ID: document, Version: int32(version), Reason: reason}); err != nil {
+			return err
+		}
+		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: int32(version)})
+	})
+}

@@ -1,0 +1,271 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/knowledge"
+)
+
+// CreateRepository implements knowledge.RepositoryStore.
+func (s *Store) CreateRepository(ctx context.Context, r knowledge.Repository) (knowledge.Repository, error) {
+	var id int64
+	err := s.inTx(ctx, func(q *db.Queries) (err error) {
+		known, err := q.LanguageExists(ctx, r.Language)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return fmt.Errorf("%w: %q", knowledge.ErrLanguage, r.Language)
+		}
+		id, err = q.RepositoryInsert(ctx, db.RepositoryInsertParams{
+			Name: r.Name, Description: r.Description, Language: r.Language, ChunkTokens: int32(r.ChunkTokens), ChunkOverlap: int32(r.ChunkOverlap),
+		})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return knowledge.ErrNameTaken
+		}
+		if err != nil {
+			return err
+		}
+		space, err := q.SpaceAdd(ctx, db.SpaceAddParams{RepositoryID: id, Model: r.Space.Model, Dimensions: int32(r.Space.Dimensions)})
+		if err != nil {
+			return err
+		}
+		return q.RepositorySetSpace(ctx, db.RepositorySetSpaceParams{ID: id, SpaceID: &space})
+	})
+	if err != nil {
+		return knowledge.Repository{}, fmt.Errorf("create repository %s: %w", r.Name, err)
+	}
+	return s.Repository(ctx, id)
+}
+
+// Repository implements knowledge.RepositoryStore.
+func (s *Store) Repository(ctx context.Context, id int64) (knowledge.Repository, error) {
+	if id <= 0 {
+		return knowledge.Repository{}, fmt.Errorf("repository %d: %w", id, knowledge.ErrNotFound)
+	}
+	rows, err := s.queries.RepositoryPage(ctx, db.RepositoryPageParams{OnlyID: id, MaxRows: 1})
+	if err != nil {
+		return knowledge.Repository{}, fmt.Errorf("read repository %d: %w", id, translate(err))
+	}
+	if len(rows) == 0 {
+		return knowledge.Repository{}, fmt.Errorf("repository %d: %w", id, knowledge.ErrNotFound)
+	}
+	return repository(rows[0]), nil
+}
+
+// Repositories implements knowledge.RepositoryStore.
+func (s *Store) Repositories(ctx context.Context, after int64, limit int) ([]knowledge.Repository, error) {
+	rows, err := s.queries.RepositoryPage(ctx, db.RepositoryPageParams{AfterID: after, MaxRows: int32(limit)})
+	if err != nil {
+		return nil, fmt.Errorf("list repositories: %w", translate(err))
+	}
+	out := make([]knowledge.Repository, len(rows))
+	for i, r := range rows {
+		out[i] = repository(r)
+	}
+	return out, nil
+}
+
+func repository(r db.RepositoryPageRow) knowledge.Repository {
+	out := knowledge.Repository{
+		ID: r.ID, Name: r.Name, Description: r.Description, Language: r.Language,
+		Space:       knowledge.Space{ID: r.SpaceID, Model: r.Model, Dimensions: int(r.Dimensions)},
+		ChunkTokens: int(r.ChunkTokens), ChunkOverlap: int(r.ChunkOverlap), Documents: r.Documents, Chunks: r.Chunks,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+	}
+	if r.BuildingID != 0 {
+		out.Building = &knowledge.Space{ID: r.BuildingID, Model: r.BuildingModel, Dimensions: int(r.BuildingDimensions)}
+	}
+	return out
+}
+
+// UpdateRepository implements knowledge.RepositoryStore.
+func (s *Store) UpdateRepository(ctx context.Context, r knowledge.Repository) (knowledge.Repository, error) {
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		taken, err := q.RepositoryNameTaken(ctx, db.RepositoryNameTakenParams{Name: r.Name, ID: r.ID})
+		if err != nil {
+			return err
+		}
+		if taken {
+			return knowledge.ErrNameTaken
+		}
+		_, err = q.RepositoryUpdate(ctx, db.RepositoryUpdateParams{ID: r.ID, Name: r.Name, Description: r.Description})
+		return notFound(err, knowledge.ErrNotFound)
+	})
+	if err != nil {
+		return knowledge.Repository{}, fmt.Errorf("update repository %d: %w", r.ID, err)
+	}
+	return s.Repository(ctx, r.ID)
+}
+
+// DeleteRepository implements knowledge.RepositoryStore.
+func (s *Store) DeleteRepository(ctx context.Context, id int64) error {
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		spaces, err := q.RepositorySpaces(ctx, id)
+		if err != nil {
+			return err
+		}
+		n, err := q.RepositoryDelete(ctx, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return knowledge.ErrNotFound
+		}
+		for _, space := range spaces {
+			if err := q.SpaceDrop(ctx, space); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("delete repository %d: %w", id, err)
+	}
+	return nil
+}
+
+// Missing answers which of the repositories do not exist.
+func (s *Store) Missing(ctx context.Context, repositories []int64) ([]int64, error) {
+	ids, err := s.queries.RepositoriesMissing(ctx, repositories)
+	if err != nil {
+		return nil, fmt.Errorf("look up repositories: %w", translate(err))
+	}
+	return ids, nil
+}
+
+// notFound replaces the absence of a row by an error of the domain.
+func notFound(err, absent error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return absent
+	}
+	return err
+}
+
+// SaveUpload implements knowledge.DocumentStore.
+func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Upload) (d knowledge.Document, unchanged bool, err error) {
+	hash := sha256.Sum256(u.Data)
+	metadata := []byte(u.Metadata)
+	if metadata == nil {
+		metadata = []byte("{}")
+	}
+	err = s.inTx(ctx, func(q *db.Queries) error {
+		found, err := q.DocumentByName(ctx, db.DocumentByNameParams{RepositoryID: repository, Name: u.Name})
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if err == nil && found.Status != string(knowledge.StatusFailed) && string(found.ContentHash) == string(hash[:]) {
+			same, err := q.DocumentSameMetadata(ctx, db.DocumentSameMetadataParams{ID: found.ID, Metadata: metadata})
+			if err != nil {
+				return err
+			}
+			if same {
+				d, unchanged = documentOf(found), true
+				return nil
+			}
+		}
+		row, err := q.DocumentUpsert(ctx, db.DocumentUpsertParams{
+			RepositoryID: repository, Name: u.Name, MediaType: u.MediaType, Bytes: int64(len(u.Data)), ContentHash: hash[:], Metadata: metadata,
+		})
+		if isForeignKey(err) {
+			return knowledge.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		d = documentOf(row)
+		if err := q.DocumentUploadInsert(ctx, db.DocumentUploadInsertParams{
+			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Data: u.Data,
+		}); err != nil {
+			return err
+		}
+		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: row.ID, Version: row.Uploaded - 1})
+	})
+	if err != nil {
+		return knowledge.Document{}, false, fmt.Errorf("save %s in repository %d: %w", u.Name, repository, err)
+	}
+	return d, unchanged, nil
+}
+
+// isForeignKey tells whether what a row belongs to does not exist.
+func isForeignKey(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "23503"
+}
+
+// Document implements knowledge.DocumentStore.
+func (s *Store) Document(ctx context.Context, repository, id int64) (knowledge.Document, error) {
+	row, err := s.queries.DocumentGet(ctx, db.DocumentGetParams{RepositoryID: repository, ID: id})
+	if err != nil {
+		return knowledge.Document{}, fmt.Errorf("read document %d: %w", id, translate(notFound(err, knowledge.ErrNotFound)))
+	}
+	return documentOf(row), nil
+}
+
+// Documents implements knowledge.DocumentStore.
+func (s *Store) Documents(ctx context.Context, repository, after int64, status knowledge.Status, limit int) ([]knowledge.Document, error) {
+	rows, err := s.queries.DocumentPage(ctx, db.DocumentPageParams{RepositoryID: repository, AfterID: after, Status: string(status), MaxRows: int32(limit)})
+	if err != nil {
+		return nil, fmt.Errorf("list documents of repository %d: %w", repository, translate(err))
+	}
+	out := make([]knowledge.Document, len(rows))
+	for i, r := range rows {
+		out[i] = documentOf(r)
+	}
+	return out, nil
+}
+
+func documentOf(r db.Document) knowledge.Document {
+	d := knowledge.Document{
+		ID: r.ID, RepositoryID: r.RepositoryID, Name: r.Name, Version: int(r.Version), Uploaded: int(r.Uploaded), Status: knowledge.Status(r.Status),
+		Progress: int(r.Progress), MediaType: r.MediaType, Bytes: r.Bytes, ContentHash: r.ContentHash, Metadata: r.Metadata,
+		Chunks: int(r.Chunks), Tokens: r.Tokens, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+	}
+	if r.Error != nil {
+		d.Error = *r.Error
+	}
+	return d
+}
+
+// DeleteDocument implements knowledge.DocumentStore.
+func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error {
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		if _, err := q.DocumentGet(ctx, db.DocumentGetParams{RepositoryID: repository, ID: id}); err != nil {
+			return notFound(err, knowledge.ErrNotFound)
+		}
+		if err := forgetWords(ctx, q, id, 0); err != nil {
+			return err
+		}
+		_, err := q.DocumentDelete(ctx, db.DocumentDeleteParams{RepositoryID: repository, ID: id})
+		return notFound(err, knowledge.ErrNotFound)
+	})
+	if err != nil {
+		return fmt.Errorf("delete document %d: %w", id, err)
+	}
+	return nil
+}
+
+// forgetWords takes the words of all versions of a document but one out of those
+// of its repository.
+func forgetWords(ctx context.Context, q *db.Queries, document int64, keep int32) error {
+	versions, err := q.ChunkVersions(ctx, document)
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		if v == keep {
+			continue
+		}
+		if err := q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: v, Sign: -1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

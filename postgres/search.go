@@ -1,0 +1,61 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/knowledge"
+)
+
+// SearchChunks implements knowledge.SearchStore with one statement.
+func (s *Store) SearchChunks(ctx context.Context, q knowledge.Search) ([]knowledge.Found, error) {
+	vectors := make([]string, len(q.Repositories))
+	for i, v := range q.Vectors {
+		if v != nil {
+			vectors[i] = vectorText(v)
+		}
+	}
+	rows, err := s.queries.KnowledgeSearch(ctx, db.KnowledgeSearchParams{
+		Repositories: q.Repositories, Mode: q.Mode, Query: q.Text, QueryVectors: vectors, Candidates: int32(q.Candidates), Filter: q.Filter,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("search: %w", translate(err))
+	}
+	out := make([]knowledge.Found, len(rows))
+	for i, r := range rows {
+		out[i] = knowledge.Found{
+			Passage: knowledge.Passage{
+				ChunkID: r.ChunkID, DocumentID: r.DocumentID, Version: int(r.Version), RepositoryID: r.RepositoryID, Document: r.DocumentName,
+				Headings: r.Headings, Page: int(r.Page), Text: r.Text, Score: r.Score,
+				Signals: knowledge.Signals{
+					VectorRank: int(r.VectorRank), VectorScore: r.VectorScore, KeywordRank: int(r.KeywordRank), KeywordScore: r.KeywordScore,
+				},
+			},
+			Ordinal: int(r.Ordinal), Tokens: int(r.Tokens),
+		}
+	}
+	return out, nil
+}
+
+// Around implements knowledge.SearchStore.
+func (s *Store) Around(ctx context.Context, places []knowledge.Place, reach int) (map[knowledge.Place]knowledge.Chunk, error) {
+	p := db.ChunkNeighboursParams{Reach: int32(reach)}
+	versions := make(map[int64]int)
+	for _, at := range places {
+		p.DocumentIds = append(p.DocumentIds, at.DocumentID)
+		p.Versions = append(p.Versions, int32(at.Version))
+		p.Ordinals = append(p.Ordinals, int32(at.Ordinal))
+		versions[at.DocumentID] = at.Version
+	}
+	rows, err := s.queries.ChunkNeighbours(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("read the chunks around passages: %w", translate(err))
+	}
+	out := make(map[knowledge.Place]knowledge.Chunk, len(rows))
+	for _, r := range rows {
+		at := knowledge.Place{DocumentID: r.DocumentID, Version: versions[r.DocumentID], Ordinal: int(r.Ordinal)}
+		out[at] = knowledge.Chunk{ID: r.ID, Ordinal: int(r.Ordinal), Headings: r.Headings, Text: r.Text, Page: int(r.Page), Tokens: int(r.Tokens)}
+	}
+	return out, nil
+}

@@ -1,0 +1,178 @@
+-- name: RepositoryInsert :one
+INSERT INTO repositories (name, description, language, chunk_tokens, chunk_overlap)
+VALUES (@name, @description, @language, @chunk_tokens, @chunk_overlap)
+ON CONFLICT (name) DO NOTHING
+RETURNING id;
+
+-- name: RepositorySetSpace :exec
+UPDATE repositories SET space_id = @space_id, updated_at = clock_timestamp() WHERE id = @id;
+
+-- name: SpaceAdd :one
+SELECT knowledge_space_add(@repository_id::bigint, @model::text, @dimensions::integer)::bigint AS id;
+
+-- name: SpaceDrop :exec
+SELECT knowledge_space_drop(@space_id::bigint);
+
+-- name: SpaceIndex :one
+-- SpaceIndex answers the statement that makes the index of a space, "" when none is
+-- needed.
+SELECT coalesce(knowledge_space_index(@space_id::bigint), '')::text AS statement;
+
+-- name: RepositorySpaces :many
+SELECT id FROM embedding_spaces WHERE repository_id = @repository_id;
+
+-- name: RepositoryPage :many
+-- RepositoryPage answers repositories by id, above after_id.
+SELECT r.id, r.name, r.description, r.language, r.chunk_tokens, r.chunk_overlap, r.created_at, r.updated_at,
+       s.id AS space_id, s.model, s.dimensions,
+       coalesce(b.id, 0)::bigint AS building_id, coalesce(b.model, '')::text AS building_model, coalesce(b.dimensions, 0)::integer AS building_dimensions,
+       (SELECT count(*) FROM documents d WHERE d.repository_id = r.id) AS documents,
+       (SELECT coalesce(sum(d.chunks), 0) FROM documents d WHERE d.repository_id = r.id)::bigint AS chunks
+  FROM repositories r
+  JOIN embedding_spaces s ON s.id = r.space_id
+  LEFT JOIN embedding_spaces b ON b.repository_id = r.id AND b.id > s.id
+ WHERE r.id > @after_id AND (@only_id::bigint = 0 OR r.id = @only_id::bigint)
+ ORDER BY r.id
+ LIMIT @max_rows;
+
+-- name: RepositoryUpdate :one
+UPDATE repositories SET name = @name, description = @description, updated_at = clock_timestamp() WHERE id = @id RETURNING id;
+
+-- name: RepositoryNameTaken :one
+SELECT EXISTS (SELECT FROM repositories WHERE name = @name AND id <> @id)::boolean AS taken;
+
+-- name: RepositoryDelete :execrows
+DELETE FROM repositories WHERE id = @id;
+
+-- name: RepositoriesMissing :many
+SELECT x.id::bigint AS id FROM unnest(@ids::bigint[]) AS x (id) WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.id = x.id);
+
+-- name: DocumentUpsert :one
+-- DocumentUpsert makes a document, or the next version of one.
+INSERT INTO documents (repository_id, name, media_type, bytes, content_hash, metadata)
+VALUES (@repository_id, @name, @media_type, @bytes, @content_hash, @metadata)
+ON CONFLICT (repository_id, name) DO UPDATE
+   SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
+       bytes = excluded.bytes, content_hash = excluded.content_hash, metadata = excluded.metadata, updated_at = clock_timestamp()
+RETURNING *;
+
+-- name: DocumentByName :one
+SELECT * FROM documents WHERE repository_id = @repository_id AND name = @name FOR UPDATE;
+
+-- name: DocumentUploadInsert :exec
+INSERT INTO document_uploads (document_id, version, media_type, metadata, data) VALUES (@document_id, @version, @media_type, @metadata, @data);
+
+-- name: DocumentUploadsDelete :exec
+DELETE FROM document_uploads WHERE document_id = @document_id AND version <= @version;
+
+-- name: DocumentUploadGet :one
+SELECT d.name, d.repository_id, u.media_type, u.metadata, u.data
+  FROM document_uploads u JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
+ WHERE u.document_id = @document_id AND u.version = @version;
+
+-- name: DocumentGet :one
+SELECT * FROM documents WHERE repository_id = @repository_id AND id = @id;
+
+-- name: DocumentPage :many
+SELECT * FROM documents
+ WHERE repository_id = @repository_id AND id > @after_id AND (@status::text = '' OR status = @status::text)
+ ORDER BY id
+ LIMIT @max_rows;
+
+-- name: DocumentLock :one
+-- DocumentLock locks a version that is being processed; no row when it is no
+-- longer the newest.
+SELECT * FROM documents WHERE id = @id AND uploaded = @version AND status = 'processing' FOR UPDATE;
+
+-- name: DocumentDelete :one
+DELETE FROM documents WHERE repository_id = @repository_id AND id = @id RETURNING id;
+
+-- name: DocumentProgress :execrows
+UPDATE documents SET progress = greatest(progress, @percent::integer), updated_at = clock_timestamp()
+ WHERE id = @id AND uploaded = @version AND status = 'processing';
+
+-- name: DocumentFail :execrows
+UPDATE documents SET status = 'failed', error = @reason::text, updated_at = clock_timestamp()
+ WHERE id = @id AND uploaded = @version AND status = 'processing';
+
+-- name: DocumentPublish :exec
+UPDATE documents d
+   SET version = @version, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
+       chunks = c.chunks, tokens = c.tokens
+  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
+          FROM chunks k WHERE k.document_id = @id AND k.version = @version) c
+ WHERE d.id = @id;
+
+-- name: ChunksInsert :exec
+INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, page, tokens, content_hash, language)
+SELECT d.repository_id, d.id, @version::integer, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash, r.language::regconfig
+  FROM documents d
+  JOIN repositories r ON r.id = d.repository_id,
+       (SELECT unnest(@ordinals::integer[]) AS ordinal, unnest(@headings::text[]) AS headings, unnest(@texts::text[]) AS text,
+               unnest(@pages::integer[]) AS page, unnest(@tokens::integer[]) AS tokens, unnest(@content_hashes::bytea[]) AS content_hash) c
+ WHERE d.id = @document_id::bigint
+ON CONFLICT (document_id, version, ordinal) DO NOTHING;
+
+-- name: ChunkVersionsDelete :exec
+-- ChunkVersionsDelete removes the chunks of all versions of a document but one.
+DELETE FROM chunks WHERE document_id = @document_id AND version <> @version;
+
+-- name: ChunkCountWords :exec
+SELECT knowledge_count_words(@document_id::bigint, @version::integer, @sign::integer);
+
+-- name: ChunkVersions :many
+SELECT DISTINCT version FROM chunks WHERE document_id = @document_id;
+
+-- name: VectorsReuse :exec
+-- VectorsReuse takes over the vectors that chunks with the same text have by the
+-- same model, in any repository.
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
+SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
+  FROM chunks c
+  JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
+  JOIN embedding_spaces s ON s.model = @model::text AND s.dimensions = @dimensions::integer
+  JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
+ WHERE c.document_id = @document_id::bigint AND c.version = @version::integer
+ON CONFLICT (chunk_id, space_id) DO NOTHING;
+
+-- name: ChunksUnembedded :many
+SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
+  FROM chunks c
+ WHERE c.document_id = @document_id AND c.version = @version
+   AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = @space_id::bigint)
+ ORDER BY c.ordinal
+ LIMIT @max_rows;
+
+-- name: VectorsInsert :exec
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
+SELECT x.chunk_id, @space_id::bigint, x.embedding::halfvec
+  FROM (SELECT unnest(@chunk_ids::bigint[]) AS chunk_id, unnest(@embeddings::text[]) AS embedding) x
+  JOIN chunks c ON c.id = x.chunk_id
+ON CONFLICT (chunk_id, space_id) DO NOTHING;
+
+-- name: KnowledgeSearch :many
+-- KnowledgeSearch is the one search: see the function.
+SELECT f.chunk_id::bigint AS chunk_id, coalesce(f.vector_rank, 0)::integer AS vector_rank, coalesce(f.vector_score, 0)::double precision AS vector_score,
+       coalesce(f.keyword_rank, 0)::integer AS keyword_rank, coalesce(f.keyword_score, 0)::double precision AS keyword_score,
+       f.score::double precision AS score,
+       c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name, d.metadata
+  FROM knowledge_search(@repositories::bigint[], @mode::text, @query::text, @query_vectors::text[], @candidates::integer, sqlc.narg('filter')::jsonb) f
+  JOIN chunks c ON c.id = f.chunk_id
+  JOIN documents d ON d.id = c.document_id
+ ORDER BY f.score DESC, f.chunk_id;
+
+-- name: ChunkNeighbours :many
+-- ChunkNeighbours answers the chunks around others in their documents.
+SELECT c.id, c.document_id, c.ordinal, c.headings, c.text, c.page, c.tokens
+  FROM (SELECT unnest(@document_ids::bigint[]) AS document_id, unnest(@versions::integer[]) AS version, unnest(@ordinals::integer[]) AS ordinal) x
+  JOIN chunks c ON c.document_id = x.document_id AND c.version = x.version AND c.ordinal BETWEEN x.ordinal - @reach::integer AND x.ordinal + @reach::integer
+ ORDER BY c.document_id, c.ordinal;
+
+-- name: LanguageExists :one
+SELECT knowledge_language_exists(@language::text)::boolean AS known;
+
+-- name: DocumentSameMetadata :one
+SELECT (metadata = @metadata::jsonb)::boolean AS same FROM documents WHERE id = @id;
+
+-- name: ChunkVersionDelete :exec
+DELETE FROM chunks WHERE document_id = @document_id AND version = @version;
