@@ -156,7 +156,7 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 	if metadata == nil {
 		metadata = []byte("{}")
 	}
-	err = s.inTx(ctx, func(q *db.Queries) error {
+	err = s.inJobTx(ctx, func(q *db.Queries, ingest func(document int64, version int32) error) error {
 		found, err := q.DocumentByName(ctx, db.DocumentByNameParams{RepositoryID: repository, Name: u.Name})
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
@@ -186,7 +186,10 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 		}); err != nil {
 			return err
 		}
-		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: row.ID, Version: row.Uploaded - 1})
+		if err := q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: row.ID, Version: row.Uploaded - 1}); err != nil {
+			return err
+		}
+		return ingest(row.ID, row.Uploaded)
 	})
 	if err != nil {
 		return knowledge.Document{}, false, fmt.Errorf("save %s in repository %d: %w", u.Name, repository, err)

@@ -12,6 +12,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the database/sql driver that goose works with
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
+	"github.com/riverqueue/river/rivermigrate"
 
 	"github.com/chainstream/chainstream/migrations"
 )
@@ -117,7 +119,30 @@ func migrationSteps() ([]*goose.Migration, error) {
 		down := strings.TrimSuffix(up, ".up.sql") + ".down.sql"
 		steps = append(steps, goose.NewGoMigration(version, execFile(up), execFile(down)))
 	}
-	return steps, nil
+	return append(steps, goose.NewGoMigration(riverMigration, riverStep(rivermigrate.DirectionUp, riverVersion), riverStep(rivermigrate.DirectionDown, -1))), nil
+}
+
+// The tables of the queue of background work are made by the library that works
+// on them, as one step among ours.
+const (
+	riverMigration = 11
+	riverVersion   = 6 // of the library's own schema
+)
+
+// riverStep moves the library's schema. It is several transactions, because one of
+// its own steps uses a value of a type that another adds; each is noted by the
+// library, so that what was interrupted is gone on with.
+func riverStep(direction rivermigrate.Direction, target int) *goose.GoFunc {
+	return &goose.GoFunc{RunDB: func(ctx context.Context, conn *sql.DB) error {
+		m, err := rivermigrate.New(riverdatabasesql.New(conn), nil)
+		if err != nil {
+			return err
+		}
+		if _, err := m.Migrate(ctx, direction, &rivermigrate.MigrateOpts{TargetVersion: target}); err != nil {
+			return fmt.Errorf("the queue of background work: %w", err)
+		}
+		return nil
+	}}
 }
 
 func execFile(name string) *goose.GoFunc {

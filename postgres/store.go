@@ -31,6 +31,7 @@ type Store struct {
 	pooled  bool
 	turn    atomic.Int64 // id of the chain that was served last by a claim
 	space   *space
+	jobs    *inserter
 }
 
 // logConns is enough for the committers of a log, the looking up of an outcome,
@@ -84,6 +85,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open the database: %w", translate(err))
 	}
 	s := &Store{pool: pool, queries: db.New(pool), logPool: logPool, log: db.New(logPool), pooled: pooled, space: room}
+	if s.jobs, err = newInserter(s); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
 	if err := s.Ping(ctx); err != nil {
 		s.Close()
 		return nil, err

@@ -1,0 +1,121 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/chainstream/chainstream/db"
+)
+
+// JobsConfig says how background work is done. The work itself is short: what
+// takes long is done in turns, so that it goes on soon after the death of a server.
+type JobsConfig struct {
+	// Ingest works on a version of a document for one turn. again says that there
+	// is more to do. An error is tried again later.
+	Ingest func(ctx context.Context, document int64, version int) (again bool, err error)
+	// GaveUp is told when a version failed too often.
+	GaveUp  func(ctx context.Context, document int64, version int) error
+	Workers int // documents at a time
+	Logger  *slog.Logger
+}
+
+// Jobs works on what was put into the queue of background work.
+type Jobs struct {
+	client *river.Client[pgx.Tx]
+}
+
+// Bounds of a turn. A job whose server died is taken up by another one, or by the
+// same after a restart, when it has been running for longer than the rescue time;
+// that has to be above the time of a turn.
+const (
+	jobTurn     = time.Minute
+	jobRescue   = 75 * time.Second
+	jobAttempts = 12 // with growing waits: about a day
+)
+
+// ingestArgs names a version of a document that waits to be processed.
+type ingestArgs struct {
+	DocumentID int64 `json:"documentId"`
+	Version    int   `json:"version"`
+}
+
+// Kind implements river.JobArgs.
+func (ingestArgs) Kind() string { return "ingest_document" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (ingestArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{MaxAttempts: jobAttempts, UniqueOpts: river.UniqueOpts{ByArgs: true}}
+}
+
+type ingestWorker struct {
+	river.WorkerDefaults[ingestArgs]
+	cfg JobsConfig
+}
+
+// Work implements river.Worker.
+func (w *ingestWorker) Work(ctx context.Context, job *river.Job[ingestArgs]) error {
+	again, err := w.cfg.Ingest(ctx, job.Args.DocumentID, job.Args.Version)
+	switch {
+	case again, errors.Is(err, context.Canceled):
+		return river.JobSnooze(0)
+	case err != nil && job.Attempt >= job.MaxAttempts:
+		return errors.Join(err, w.cfg.GaveUp(ctx, job.Args.DocumentID, job.Args.Version))
+	}
+	return err
+}
+
+// Jobs makes the worker of the queue; Start sets it to work.
+func (s *Store) Jobs(cfg JobsConfig) (*Jobs, error) {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &ingestWorker{cfg: cfg})
+	client, err := river.NewClient(riverpgxv5.New(s.pool), &river.Config{
+		Queues:  map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: cfg.Workers}},
+		Workers: workers, JobTimeout: jobTurn, RescueStuckJobsAfter: jobRescue, PollOnly: s.pooled, Logger: cfg.Logger,
+		FetchCooldown: 50 * time.Millisecond,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up background work: %w", err)
+	}
+	return &Jobs{client}, nil
+}
+
+// Start begins to work. It does not wait.
+func (j *Jobs) Start(ctx context.Context) error {
+	if err := j.client.Start(ctx); err != nil {
+		return fmt.Errorf("start background work: %w", translate(err))
+	}
+	return nil
+}
+
+// Stop ends the work after the current turns, or cuts them off when ctx ends:
+// then they begin again.
+func (j *Jobs) Stop(ctx context.Context) error {
+	if err := j.client.Stop(ctx); err != nil {
+		return errors.Join(err, j.client.StopAndCancel(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// inserter puts jobs into the queue.
+type inserter = river.Client[pgx.Tx]
+
+func newInserter(s *Store) (*inserter, error) {
+	return river.NewClient(riverpgxv5.New(s.pool), &river.Config{})
+}
+
+// inJobTx is inTx for what also queues background work: both commit together.
+func (s *Store) inJobTx(ctx context.Context, f func(q *db.Queries, ingest func(document int64, version int32) error) error) error {
+	return translate(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		return f(s.queries.WithTx(tx), func(document int64, version int32) error {
+			_, err := s.jobs.InsertTx(ctx, tx, ingestArgs{DocumentID: document, Version: int(version)}, nil)
+			return err
+		})
+	}))
+}
