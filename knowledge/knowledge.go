@@ -31,16 +31,16 @@ type Query struct {
 // Passage is a retrieved chunk of a document, with its neighbours where they were
 // asked for.
 type Passage struct {
-	ChunkID      int64
-	DocumentID   int64
-	Version      int // of the document
-	RepositoryID int64
-	Document     string // name of the document
-	Headings     string
-	Page         int // 1-based; 0 in formats without pages
-	Text         string
-	Score        float64 // that the list is ordered by, 0–1
-	Signals      Signals
+	ChunkID         int64
+	DocumentID      int64
+	DocumentVersion int64 // changes whenever the text of the document does
+	RepositoryID    int64
+	Document        string // name of the document
+	Headings        string
+	Page            int // 1-based; 0 in formats without pages
+	Text            string
+	Score           float64 // that the list is ordered by, 0–1
+	Signals         Signals
 }
 
 // Signals are what the score of a passage was made of.

@@ -264,7 +264,7 @@ func (s *Searcher) withNeighbours(ctx context.Context, found []Found, reach int)
 	}
 	places, taken := make([]Place, len(found)), make(map[Place]bool)
 	for i, f := range found {
-		places[i] = Place{f.DocumentID, f.Version, f.Ordinal}
+		places[i] = Place{f.DocumentID, int(f.DocumentVersion), f.Ordinal}
 		taken[places[i]] = true
 	}
 	around, err := s.Store.Around(ctx, places, reach)

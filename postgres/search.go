@@ -26,7 +26,7 @@ func (s *Store) SearchChunks(ctx context.Context, q knowledge.Search) ([]knowled
 	for i, r := range rows {
 		out[i] = knowledge.Found{
 			Passage: knowledge.Passage{
-				ChunkID: r.ChunkID, DocumentID: r.DocumentID, Version: int(r.Version), RepositoryID: r.RepositoryID, Document: r.DocumentName,
+				ChunkID: r.ChunkID, DocumentID: r.DocumentID, DocumentVersion: int64(r.Version), RepositoryID: r.RepositoryID, Document: r.DocumentName,
 				Headings: r.Headings, Page: int(r.Page), Text: r.Text, Score: r.Score,
 				Signals: knowledge.Signals{
 					VectorRank: int(r.VectorRank), VectorScore: r.VectorScore, KeywordRank: int(r.KeywordRank), KeywordScore: r.KeywordScore,
