@@ -162,34 +162,48 @@ WITH head AS (
            duration_ms = excluded.duration_ms,
            time_to_first_token_ms = excluded.time_to_first_token_ms,
            finished_at = excluded.finished_at
+), passages AS (
+    INSERT INTO retrievals (execution_id, prompt_id, seq, place, citation, repository_id, document_id, document_version, chunk_id,
+                            vector_rank, vector_score, keyword_rank, keyword_score, score)
+    SELECT f.id, r.prompt_id, r.seq, r.place, r.citation, r.repository_id, r.document_id, r.document_version, r.chunk_id,
+           r.vector_rank, r.vector_score, r.keyword_rank, r.keyword_score, r.score
+      FROM (SELECT unnest($18::bigint[]) AS execution_id,
+                   unnest($19::jsonb[]) AS docs) x
+      JOIN fenced f ON f.id = x.execution_id
+     CROSS JOIN LATERAL jsonb_to_recordset(x.docs) AS r (
+           prompt_id bigint, seq bigint, place integer, citation integer, repository_id bigint, document_id bigint, document_version integer,
+           chunk_id bigint, vector_rank integer, vector_score double precision, keyword_rank integer, keyword_score double precision,
+           score double precision)
 )
 SELECT id FROM fenced
 `
 
 type EventAppendParams struct {
-	ExecutionIds       []int64
-	LeaseEpochs        []int64
-	PrevSeqs           []int64
-	LastSeqs           []int64
-	Outcomes           [][]byte
-	EventExecutionIds  []int64
-	Seqs               []int64
-	EventIds           []uuid.UUID
-	ParentIds          []uuid.UUID
-	StreamIds          []string
-	EventTypes         []string
-	EventData          [][]byte
-	CreatedAt          []time.Time
-	ResultExecutionIds []int64
-	Results            [][]byte
-	CallExecutionIds   []int64
-	Calls              [][]byte
+	ExecutionIds          []int64
+	LeaseEpochs           []int64
+	PrevSeqs              []int64
+	LastSeqs              []int64
+	Outcomes              [][]byte
+	EventExecutionIds     []int64
+	Seqs                  []int64
+	EventIds              []uuid.UUID
+	ParentIds             []uuid.UUID
+	StreamIds             []string
+	EventTypes            []string
+	EventData             [][]byte
+	CreatedAt             []time.Time
+	ResultExecutionIds    []int64
+	Results               [][]byte
+	CallExecutionIds      []int64
+	Calls                 [][]byte
+	RetrievalExecutionIds []int64
+	Retrievals            [][]byte
 }
 
 // EventAppend is the only statement that writes the log. For every head whose
 // execution still has the expected lease epoch and last seq it moves last_seq,
-// inserts the events, and writes the prompt results, the calls and the outcome
-// that go with them; it answers the ids of these executions. An id that is missing
+// inserts the events, and writes the prompt results, the calls, the passages and the
+// outcome that go with them; it answers the ids of these executions. An id that is missing
 // from the answer was fenced and nothing of it was written.
 func (q *Queries) EventAppend(ctx context.Context, arg EventAppendParams) ([]int64, error) {
 	rows, err := q.db.Query(ctx, eventAppend,
@@ -210,6 +224,8 @@ func (q *Queries) EventAppend(ctx context.Context, arg EventAppendParams) ([]int
 		arg.Results,
 		arg.CallExecutionIds,
 		arg.Calls,
+		arg.RetrievalExecutionIds,
+		arg.Retrievals,
 	)
 	if err != nil {
 		return nil, err

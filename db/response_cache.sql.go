@@ -161,6 +161,18 @@ func (q *Queries) ResponseCacheForgetDocuments(ctx context.Context, documentIds 
 	return result.RowsAffected(), nil
 }
 
+const responseCacheForgetRepository = `-- name: ResponseCacheForgetRepository :exec
+DELETE FROM response_cache
+ WHERE document_ids && (SELECT coalesce(array_agg(d.id), '{}') FROM documents d WHERE d.repository_id = $1)
+`
+
+// ResponseCacheForgetRepository removes the answers to questions that held text of
+// any document of a repository.
+func (q *Queries) ResponseCacheForgetRepository(ctx context.Context, repositoryID int64) error {
+	_, err := q.db.Exec(ctx, responseCacheForgetRepository, repositoryID)
+	return err
+}
+
 const responseCacheKeep = `-- name: ResponseCacheKeep :execrows
 INSERT INTO response_cache (key, chain_id, prompt_id, model_id, expires_at, output, finish_reason,
                             input_tokens, output_tokens, cost_usd, execution_id, request_id, document_ids)

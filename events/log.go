@@ -24,6 +24,7 @@ type Append struct {
 	Records     []Record
 	Prompts     []PromptState
 	Calls       []CallState
+	Retrievals  []RetrievalState
 	Outcome     Outcome
 }
 
@@ -255,6 +256,7 @@ func gather(batch []*Pending) []*share {
 			s.Records = append(s.Records, p.records...)
 		}
 		s.Outcome = s.Outcome.merge(p.outcome)
+		s.Retrievals = append(s.Retrievals, p.found...)
 		for _, state := range p.prompts {
 			if i := slices.IndexFunc(s.Prompts, func(o PromptState) bool { return o.PromptID == state.PromptID }); i >= 0 {
 				s.Prompts[i] = state // a row can be written once per statement

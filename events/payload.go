@@ -60,14 +60,27 @@ type KnowledgeRetrieved struct {
 	RelevanceScore float64    `json:"relevanceScore"` // mean over the chunks, 0–1
 	Tokens         int64      `json:"tokens"`         // of the context that was placed
 	Chunks         []ChunkRef `json:"chunks,omitempty"`
-	Error          string     `json:"error,omitempty"`
+	Cut            []ChunkRef `json:"cut,omitempty"`   // found, and left out because the context was full
+	Error          string     `json:"error,omitempty"` // why the search failed, or what it had to do without
 }
 
-// ChunkRef names a retrieved chunk.
+// ChunkRef names a retrieved chunk and says why it was found.
 type ChunkRef struct {
-	ChunkID    int64   `json:"chunkId"`
-	DocumentID int64   `json:"documentId"`
-	Score      float64 `json:"score"` // 0–1
+	ChunkID         int64   `json:"chunkId"`
+	DocumentID      int64   `json:"documentId"`
+	Score           float64 `json:"score"` // 0–1
+	RepositoryID    int64   `json:"repositoryId,omitempty"`
+	DocumentVersion int64   `json:"documentVersion,omitempty"`
+	Document        string  `json:"document,omitempty"` // its name
+	Citation        int     `json:"citation,omitempty"` // its number in the context; absent when it was cut
+	Headings        string  `json:"headings,omitempty"` // from the title to the section
+	Page            int     `json:"page,omitempty"`     // from 1; absent in formats without pages
+
+	// What the score was made of; absent when it was not found that way.
+	VectorRank   int     `json:"vectorRank,omitempty"` // from 1
+	VectorScore  float64 `json:"vectorScore,omitempty"`
+	KeywordRank  int     `json:"keywordRank,omitempty"` // from 1
+	KeywordScore float64 `json:"keywordScore,omitempty"`
 }
 
 // VariableSubstitution lists every name that was substituted in a prompt.

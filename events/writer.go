@@ -277,6 +277,7 @@ type Pending struct {
 	frames  []Frame
 	prompts []PromptState
 	calls   []CallState
+	found   []RetrievalState
 	outcome Outcome
 	bytes   int
 
@@ -300,7 +301,8 @@ func (p *Pending) Wait(ctx context.Context) error {
 }
 
 // date gives the projections the times of the events that they follow from, so
-// that whoever folds the log comes to the same ones.
+// that whoever folds the log comes to the same ones, and makes those that are
+// nothing but an event.
 func (p *Pending) date(drafts []Draft) {
 	for n, d := range drafts {
 		at := p.records[n].Time
@@ -317,6 +319,8 @@ func (p *Pending) date(drafts []Draft) {
 			p.prompt(payload.PromptID).finish(at)
 		case PromptError:
 			p.prompt(payload.PromptID).finish(at)
+		case KnowledgeRetrieved:
+			p.found = append(p.found, retrievals(payload, p.records[n].Seq)...)
 		case LLMRequest:
 			if c := p.call(payload.RequestID); c != nil && c.StartedAt.IsZero() {
 				c.StartedAt = at

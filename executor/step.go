@@ -317,7 +317,7 @@ func (s *step) prepare(ctx context.Context, opening []events.Draft) ([]events.Dr
 // prompt: the event tells, and the model answers without context.
 func (s *step) retrieve(ctx context.Context, query string) (string, events.KnowledgeRetrieved, error) {
 	k := s.prompt.Knowledge
-	event := events.KnowledgeRetrieved{PromptID: s.state.PromptID, Chunks: []events.ChunkRef{}}
+	event := events.KnowledgeRetrieved{PromptID: s.state.PromptID}
 	if s.run.e.cfg.Retriever == nil {
 		event.Error = "this server has no knowledge repositories"
 		return "", event, nil
@@ -338,11 +338,25 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 	for _, p := range placed.Passages {
 		documents[p.DocumentID] = struct{}{}
 		s.sources = append(s.sources, source{ID: p.DocumentID, Version: p.DocumentVersion})
-		event.Chunks = append(event.Chunks, events.ChunkRef{ChunkID: p.ChunkID, DocumentID: p.DocumentID, Score: p.Score})
+		event.Chunks = append(event.Chunks, chunkRef(p, len(event.Chunks)+1))
+	}
+	for _, p := range placed.Cut {
+		event.Cut = append(event.Cut, chunkRef(p, 0))
 	}
 	s.sources = distinct(s.sources)
+	event.Error = result.Degraded
 	event.DocumentsFound, event.RelevanceScore, event.Tokens = len(documents), placed.Score, placed.Tokens
 	return placed.Text, event, nil
+}
+
+// chunkRef says which passage was found, and why; citation 0 = it was cut.
+func chunkRef(p knowledge.Passage, citation int) events.ChunkRef {
+	return events.ChunkRef{
+		ChunkID: p.ChunkID, DocumentID: p.DocumentID, Score: p.Score, RepositoryID: p.RepositoryID, DocumentVersion: p.DocumentVersion,
+		Document: p.Document, Citation: citation, Headings: cutRunes(p.Headings, maxVariableRunes), Page: p.Page,
+		VectorRank: p.Signals.VectorRank, VectorScore: p.Signals.VectorScore,
+		KeywordRank: p.Signals.KeywordRank, KeywordScore: p.Signals.KeywordScore,
+	}
 }
 
 // request is what the model is asked, behind some turns of history.

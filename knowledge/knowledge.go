@@ -71,6 +71,7 @@ type Left struct {
 type Context struct {
 	Text     string
 	Passages []Passage // those that fitted, in the order of their citation numbers
+	Cut      []Passage // those that did not
 	Tokens   int64
 	Score    float64 // mean of the passages' scores; 0 without passages
 }
@@ -81,10 +82,11 @@ type Context struct {
 func Assemble(passages []Passage, maxTokens int, count func(string) int64) Context {
 	var c Context
 	var text strings.Builder
-	for _, p := range passages {
+	for i, p := range passages {
 		entry := fmt.Sprintf("[%d] %s\n%s", len(c.Passages)+1, p.Document, strings.TrimSpace(p.Text))
 		tokens := count(entry)
 		if maxTokens > 0 && c.Tokens+tokens > int64(maxTokens) {
+			c.Cut = passages[i:]
 			break
 		}
 		if text.Len() > 0 {

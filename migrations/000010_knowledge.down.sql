@@ -1,3 +1,17 @@
+DROP VIEW v_retrieved_chunks;
+DROP VIEW v_retrievals;
+CREATE VIEW v_retrievals AS
+SELECT ev.execution_id,
+       e.chain_name,
+       (ev.event_data ->> 'promptId')::bigint AS prompt_id,
+       (ev.event_data ->> 'documentsFound')::integer AS documents_found,
+       (ev.event_data ->> 'relevanceScore')::double precision AS relevance_score,
+       (ev.event_data ->> 'tokens')::integer AS tokens,
+       ev.event_data ->> 'error' AS error,
+       ev.created_at
+  FROM events ev
+  JOIN executions e ON e.id = ev.execution_id
+ WHERE ev.event_type = 'knowledge-retrieved';
 DROP TABLE retrievals;
 DROP FUNCTION knowledge_search(bigint[], text, text, text[], integer, jsonb);
 DROP FUNCTION knowledge_matching(bigint, text, integer, jsonb);

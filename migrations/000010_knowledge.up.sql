@@ -301,3 +301,41 @@ CREATE TABLE retrievals (
 );
 
 CREATE INDEX retrievals_document_idx ON retrievals (document_id, execution_id);
+
+CREATE OR REPLACE VIEW v_retrievals AS
+SELECT ev.execution_id,
+       e.chain_name,
+       (ev.event_data ->> 'promptId')::bigint AS prompt_id,
+       (ev.event_data ->> 'documentsFound')::integer AS documents_found,
+       (ev.event_data ->> 'relevanceScore')::double precision AS relevance_score,
+       (ev.event_data ->> 'tokens')::integer AS tokens,
+       ev.event_data ->> 'error' AS error,
+       ev.created_at,
+       ev.seq,
+       jsonb_array_length(coalesce(ev.event_data -> 'chunks', '[]')) AS chunks,
+       jsonb_array_length(coalesce(ev.event_data -> 'cut', '[]')) AS chunks_cut
+  FROM events ev
+  JOIN executions e ON e.id = ev.execution_id
+ WHERE ev.event_type = 'knowledge-retrieved';
+
+CREATE VIEW v_retrieved_chunks AS
+SELECT r.execution_id,
+       e.chain_name,
+       r.prompt_id,
+       r.seq,
+       r.place,
+       r.citation,
+       r.citation IS NOT NULL AS used,
+       r.repository_id,
+       r.document_id,
+       r.document_version,
+       d.name AS document_name, -- null when the document is gone
+       r.chunk_id,
+       r.vector_rank,
+       r.vector_score,
+       r.keyword_rank,
+       r.keyword_score,
+       r.score
+  FROM retrievals r
+  JOIN executions e ON e.id = r.execution_id
+  LEFT JOIN documents d ON d.id = r.document_id;

@@ -54,6 +54,7 @@ func appendParams(appends []events.Append) (db.EventAppendParams, error) {
 		ParentIds: make([]uuid.UUID, 0, rows), StreamIds: make([]string, 0, rows), EventTypes: make([]string, 0, rows),
 		EventData: make([][]byte, 0, rows), CreatedAt: make([]time.Time, 0, rows),
 		ResultExecutionIds: []int64{}, Results: [][]byte{}, CallExecutionIds: []int64{}, Calls: [][]byte{},
+		RetrievalExecutionIds: []int64{}, Retrievals: [][]byte{},
 	}
 	for _, a := range appends {
 		var outcome []byte // NULL, as of most appends: then the statement has nothing to look for
@@ -93,6 +94,14 @@ func appendParams(appends []events.Append) (db.EventAppendParams, error) {
 			}
 			p.CallExecutionIds = append(p.CallExecutionIds, a.ExecutionID)
 			p.Calls = append(p.Calls, doc)
+		}
+		if len(a.Retrievals) > 0 {
+			doc, err := document(a.Retrievals)
+			if err != nil {
+				return p, fmt.Errorf("encode what was retrieved for execution %d: %w", a.ExecutionID, err)
+			}
+			p.RetrievalExecutionIds = append(p.RetrievalExecutionIds, a.ExecutionID)
+			p.Retrievals = append(p.Retrievals, doc)
 		}
 	}
 	return p, nil

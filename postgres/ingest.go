@@ -129,6 +129,9 @@ func (s *Store) Publish(ctx context.Context, document int64, version int) error 
 		if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: int32(version)}); err != nil {
 			return err
 		}
+		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{document}); err != nil {
+			return err
+		}
 		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: int32(version)})
 	})
 }

@@ -112,6 +112,9 @@ func (s *Store) DeleteRepository(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
+		if err := q.ResponseCacheForgetRepository(ctx, id); err != nil {
+			return err
+		}
 		n, err := q.RepositoryDelete(ctx, id)
 		if err != nil {
 			return err
@@ -244,6 +247,9 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 			return notFound(err, knowledge.ErrNotFound)
 		}
 		if err := forgetWords(ctx, q, id, 0); err != nil {
+			return err
+		}
+		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{id}); err != nil {
 			return err
 		}
 		_, err := q.DocumentDelete(ctx, db.DocumentDeleteParams{RepositoryID: repository, ID: id})

@@ -56,6 +56,12 @@ DELETE FROM response_cache WHERE chain_id = @chain_id;
 -- these documents.
 DELETE FROM response_cache WHERE document_ids && @document_ids::bigint[];
 
+-- name: ResponseCacheForgetRepository :exec
+-- ResponseCacheForgetRepository removes the answers to questions that held text of
+-- any document of a repository.
+DELETE FROM response_cache
+ WHERE document_ids && (SELECT coalesce(array_agg(d.id), '{}') FROM documents d WHERE d.repository_id = @repository_id);
+
 -- name: ResponseCacheExpire :execrows
 -- ResponseCacheExpire removes some of what has expired. What somebody is just
 -- renewing or replacing is left alone.
