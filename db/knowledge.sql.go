@@ -929,6 +929,30 @@ func (q *Queries) SpaceDrop(ctx context.Context, spaceID int64) error {
 	return err
 }
 
+const spaceIDs = `-- name: SpaceIDs :many
+SELECT id FROM embedding_spaces ORDER BY id
+`
+
+func (q *Queries) SpaceIDs(ctx context.Context) ([]int64, error) {
+	rows, err := q.db.Query(ctx, spaceIDs)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const spaceIndex = `-- name: SpaceIndex :one
 SELECT coalesce(knowledge_space_index($1::bigint), '')::text AS statement
 `

@@ -606,7 +606,8 @@ prompts:
 		t.Errorf("the model was asked %q", got)
 	}
 	raw, err := json.Marshal(find(log, events.TypeKnowledgeRetrieved)[0].Data["chunks"])
-	if err != nil || string(raw) != `[{"chunkId":11,"documentId":1,"score":0.9},{"chunkId":12,"documentId":1,"score":0.7}]` {
+	if err != nil || string(raw) != `[{"chunkId":11,"citation":1,"document":"Guide","documentId":1,"score":0.9},`+
+		`{"chunkId":12,"citation":2,"document":"Guide","documentId":1,"score":0.7}]` {
 		t.Errorf("chunks %s", raw)
 	}
 }

@@ -174,10 +174,7 @@ func (g *Ingester) embed(ctx context.Context, document int64, version, total int
 			byChunk[c.ID] = vectors[i]
 		}
 		if err := g.Store.SaveVectors(ctx, space, byChunk); err != nil {
-			if errors.Is(err, ErrDimensions) {
-				return &documentError{"The embedding model answered vectors of another length than the repository's.", err}
-			}
-			return err
+			return embedError(ctx, err)
 		}
 		done := missing[len(missing)-1].Ordinal + 1
 		if err := g.Store.Progress(ctx, document, version, progressChunked+(progressEmbedded-progressChunked)*min(done, total)/max(total, 1)); err != nil {
@@ -187,6 +184,9 @@ func (g *Ingester) embed(ctx context.Context, document int64, version, total int
 }
 
 func embedError(ctx context.Context, err error) error {
+	if errors.Is(err, ErrDimensions) {
+		return &documentError{"The embedding model answered vectors of another length than the repository's.", err}
+	}
 	var e *llm.Error
 	if ctx.Err() == nil && errors.As(err, &e) && !e.Retryable {
 		return &documentError{reason: "The text could not be embedded: " + e.Message, err: err}

@@ -176,3 +176,6 @@ SELECT (metadata = @metadata::jsonb)::boolean AS same FROM documents WHERE id = 
 
 -- name: ChunkVersionDelete :exec
 DELETE FROM chunks WHERE document_id = @document_id AND version = @version;
+
+-- name: SpaceIDs :many
+SELECT id FROM embedding_spaces ORDER BY id;

@@ -109,6 +109,7 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	upkeep, stopUpkeep := context.WithCancel(context.Background())
 	s.stopUpkeep = stopUpkeep
 	s.background.Go(func() { s.upkeep(upkeep) })
+	s.background.Go(func() { s.indexes(upkeep) })
 	s.background.Go(func() {
 		defer close(s.served)
 		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

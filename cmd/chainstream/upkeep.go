@@ -66,6 +66,26 @@ func (s *server) upkeep(ctx context.Context) {
 	}
 }
 
+// indexes makes the indexes over vectors that searches need. Large ones take
+// minutes, so that nothing else of the upkeep waits for them.
+func (s *server) indexes(ctx context.Context) {
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	told := complaints{logger: s.logger, last: make(map[string]string)}
+	for {
+		select {
+		case <-tick.C:
+			n, err := s.store.IndexSpaces(ctx, s.database.direct)
+			if n > 0 {
+				s.logger.InfoContext(ctx, "vectors indexed", "repositories", n)
+			}
+			told.note(ctx, "indexes of vectors", err)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // trim applies the policy until nothing is due, or something fails.
 func (s *server) trim(ctx context.Context, told complaints) {
 	for ctx.Err() == nil {

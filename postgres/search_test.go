@@ -1,0 +1,204 @@
+package postgres_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chainstream/chainstream/internal/pgtest"
+	"github.com/chainstream/chainstream/knowledge"
+	"github.com/chainstream/chainstream/llm"
+)
+
+func names(r knowledge.Result) []string {
+	var out []string
+	for _, p := range r.Passages {
+		out = append(out, p.Document)
+	}
+	return out
+}
+
+func TestSearch(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	a, b := l.repository("a", "test/a", 16), l.repository("b", "test/b", 24)
+	l.add(a.ID, "rivers.md", "# Rivers\n\nRivers carry water into the sea.", `{"kind": "water"}`)
+	l.add(a.ID, "lakes.md", "# Lakes\n\nLakes hold water between mountains.", `{"kind": "water"}`)
+	l.add(a.ID, "rocks.md", "# Rocks\n\nGranite is a hard rock.", `{"kind": "stone"}`)
+	l.add(b.ID, "boats.md", "# Boats\n\nBoats cross rivers and lakes.", "")
+	one, both := []int64{a.ID}, []int64{a.ID, b.ID}
+	long := strings.Repeat("please answer the question of the user as well as you can and ", 40) + "what is granite"
+	for name, c := range map[string]struct {
+		q    knowledge.Query
+		want []string // in any order behind the first
+	}{
+		"keyword":        {knowledge.Query{Repositories: one, Search: "keyword", Text: "granite"}, []string{"rocks.md"}},
+		"long prompt":    {knowledge.Query{Repositories: one, Search: "keyword", Text: long}, []string{"rocks.md"}},
+		"stop words":     {knowledge.Query{Repositories: one, Search: "keyword", Text: "the of and is"}, nil},
+		"no hit":         {knowledge.Query{Repositories: one, Search: "keyword", Text: "zeppelin"}, nil},
+		"phrase":         {knowledge.Query{Repositories: one, Search: "keyword", Text: `"hold water"`}, []string{"lakes.md"}},
+		"not":            {knowledge.Query{Repositories: one, Search: "keyword", Text: `water -sea`}, []string{"lakes.md"}},
+		"or":             {knowledge.Query{Repositories: one, Search: "keyword", Text: `granite OR sea`}, []string{"rivers.md", "rocks.md"}},
+		"several":        {knowledge.Query{Repositories: both, Search: "keyword", Text: "lakes"}, []string{"boats.md", "lakes.md"}},
+		"vector first":   {knowledge.Query{Repositories: one, Search: "vector", Text: "Granite is a hard rock.", Limit: 1}, []string{"rocks.md"}},
+		"vector several": {knowledge.Query{Repositories: both, Search: "vector", Text: "boats"}, []string{"boats.md", "lakes.md", "rivers.md", "rocks.md"}},
+		"filter":         {knowledge.Query{Repositories: one, Search: "hybrid", Text: "water", Filter: []byte(`{"kind": "stone"}`)}, []string{"rocks.md"}},
+		"no document":    {knowledge.Query{Repositories: one, Search: "hybrid", Text: "water", Filter: []byte(`{"kind": "air"}`)}, nil},
+	} {
+		if c.q.Limit == 0 {
+			c.q.Limit = 10
+		}
+		got := names(l.find(c.q))
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	// Fusion: the score follows from both ranks.
+	for _, p := range l.find(knowledge.Query{Repositories: both, Search: "hybrid", Text: "granite rock", Limit: 10}).Passages {
+		want := 0.0
+		for _, rank := range []int{p.Signals.VectorRank, p.Signals.KeywordRank} {
+			if rank > 0 {
+				want += 1 / float64(60+rank)
+			}
+		}
+		if want /= 2.0 / 61; p.Score < want-1e-9 || p.Score > want+1e-9 || p.Score <= 0 || p.Score > 1 {
+			t.Errorf("%s: score %v of ranks %+v, want %v", p.Document, p.Score, p.Signals, want)
+		}
+	}
+}
+
+// What is left out is counted, and neighbours are put to one passage only.
+func TestSearchLeaves(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 16)
+	l.add(r.ID, "essay.md", essay(6), "")
+	l.add(r.ID, "other.md", "# Other\n\nThis is about rivers too.", "")
+	q := knowledge.Query{Repositories: []int64{r.ID}, Search: "keyword", Text: "rivers", Limit: 10}
+	if got := l.find(q); len(got.Passages) != 7 || got.Left != (knowledge.Left{}) {
+		t.Errorf("%d passages, %+v", len(got.Passages), got.Left)
+	}
+	first := l.find(q)
+	for range 5 { // ties have one order
+		if got := l.find(q); !slices.EqualFunc(got.Passages, first.Passages, func(a, b knowledge.Passage) bool { return a.ChunkID == b.ChunkID }) {
+			t.Fatal("another order")
+		}
+	}
+	q.PerDocument = 2
+	if got := l.find(q); len(got.Passages) != 3 || got.Left.Document != 4 {
+		t.Errorf("two of a document: %d passages, %+v", len(got.Passages), got.Left)
+	}
+	q.PerDocument, q.Limit = 0, 4
+	if got := l.find(q); len(got.Passages) != 4 || got.Left.Limit != 3 {
+		t.Errorf("four at most: %d passages, %+v", len(got.Passages), got.Left)
+	}
+	q.Threshold = 1
+	if got := l.find(q); len(got.Passages) != 0 || got.Left.Threshold != 7 {
+		t.Errorf("only perfect ones: %d passages, %+v", len(got.Passages), got.Left)
+	}
+	got := l.find(knowledge.Query{Repositories: []int64{r.ID}, Search: "keyword", Text: "number2 OR number3", Limit: 2, Neighbours: 1})
+	all := ""
+	for _, p := range got.Passages {
+		all += p.Text + "\n"
+	}
+	for i, want := range []int{0, 1, 1, 1, 1, 0} {
+		if n := strings.Count(all, fmt.Sprintf("number%d ", i)); n != want {
+			t.Errorf("part %d is there %d times, want %d", i, n, want)
+		}
+	}
+}
+
+// Without the model a hybrid search goes by words and says so, a vector one fails.
+func TestSearchWithoutModel(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 16)
+	l.add(r.ID, "a.txt", "Rivers flow.", "")
+	l.embedder.fail = llm.NewError(llm.CodeUnavailable, nil)
+	q := knowledge.Query{Repositories: []int64{r.ID}, Search: "hybrid", Text: "rivers", Limit: 3}
+	if got := l.find(q); len(got.Passages) != 1 || !strings.Contains(got.Degraded, "words alone") {
+		t.Errorf("hybrid: %+v", got)
+	}
+	q.Search = "vector"
+	if _, err := l.searcher.Retrieve(t.Context(), q); err == nil {
+		t.Error("vector: no error")
+	}
+}
+
+// With many vectors the statements of a search use their indexes, and a filter that few
+// documents pass still has as many rows as were asked for.
+func TestSearchUsesIndexes(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 8)
+	pgtest.Query(t, l.url, fmt.Sprintf(`WITH d AS (
+			INSERT INTO documents (repository_id, name, version, status, bytes, content_hash, metadata)
+			SELECT %[1]d, 'd' || i, 1, 'ready', 1, '', jsonb_build_object('rare', i %% 100 = 0) FROM generate_series(1, 1000) i RETURNING id
+		), c AS (
+			INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, tokens, content_hash, language)
+			SELECT %[1]d, d.id, 1, o, '', 'word' || (d.id * 20 + o) || ' river', 2, '', 'english' FROM d, generate_series(1, 20) o RETURNING id
+		)
+		INSERT INTO chunk_vectors SELECT c.id, %[2]d, (SELECT array_agg(random() - 0.5) FROM generate_series(1, 8 + 0 * c.id::integer))::real[]::vector::halfvec FROM c`,
+		r.ID, r.Space.ID))
+	pgtest.Query(t, l.url, fmt.Sprintf("INSERT INTO repository_words SELECT %d, u.lexeme, count(*) FROM chunks c, unnest(c.words) u GROUP BY 2", r.ID))
+	index := fmt.Sprintf("chunk_vectors_%d_hnsw", r.Space.ID)
+	// An index that was broken off is made anew, by one of several servers.
+	conn := pgtest.Connect(t, l.url)
+	if _, err := conn.Exec(t.Context(), fmt.Sprintf("CREATE UNIQUE INDEX CONCURRENTLY %s ON chunk_vectors_%d (space_id)", index, r.Space.ID)); err == nil {
+		t.Fatal("the index is valid")
+	}
+	var servers sync.WaitGroup
+	var mu sync.Mutex
+	made := 0
+	for range 3 {
+		servers.Go(func() {
+			n, err := l.IndexSpaces(t.Context(), l.url)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			made += n
+		})
+	}
+	servers.Wait()
+	if made != 1 || l.count(fmt.Sprintf("SELECT count(*) FROM pg_index WHERE indexrelid = '%s'::regclass AND indisvalid", index)) != 1 {
+		t.Errorf("%d indexes were made", made)
+	}
+	if n, err := l.IndexSpaces(t.Context(), l.url); n != 0 || err != nil {
+		t.Errorf("made once more: %d, %v", n, err)
+	}
+	pgtest.Query(t, l.url, "ANALYZE")
+	query := "[1,0,0,0,0,0,0,0]"
+	if n := l.count(fmt.Sprintf(`SELECT count(*) FROM knowledge_nearest(%d, '%s', 50, '{"rare": true}')`, r.Space.ID, query)); n != 50 {
+		t.Errorf("%d rows behind a filter", n)
+	}
+	// The statements inside of the functions: what they scanned is counted.
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := func(name string) (n int) {
+		t.Helper()
+		exec("SELECT pg_stat_force_next_flush()")
+		if err := conn.QueryRow(t.Context(), "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = $1", name).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for name, sql := range map[string]string{
+		index:              fmt.Sprintf("SELECT count(*) FROM knowledge_nearest(%d, '%s', 50, NULL)", r.Space.ID, query),
+		"chunks_words_idx": fmt.Sprintf("SELECT count(*) FROM knowledge_matching(%d, 'what is word77 doing', 50, NULL)", r.ID),
+	} {
+		before := used(name)
+		exec(sql)
+		if used(name) == before {
+			t.Errorf("%s is not used", name)
+		}
+	}
+}
