@@ -30,7 +30,7 @@ run: setup build ## install what is missing, build, and start on http://127.0.0.
 	@exec $(BINARY) serve $(RUNFLAGS)
 
 .PHONY: setup
-setup: ## only install what running needs: PostgreSQL with pgvector
+setup: ## only install what running needs: PostgreSQL with pgvector, the embedding model, PDFium
 	@echo "==> looking for what Chainstream needs"
 	@scripts/setup.sh
 
@@ -39,8 +39,14 @@ setup-test:
 	@echo "==> looking for what Chainstream and its tests need"
 	@scripts/setup.sh --test
 
+.PHONY: models
+models: ## only fetch the embedding model and PDFium into build/models
+	@scripts/fetch-models.sh --needed
+
+# The program is of use without what it reads beside itself.
 .PHONY: build
 build: ## build bin/chainstream
+	@scripts/fetch-models.sh
 	@echo "==> building $(BINARY)"
 	@CGO_ENABLED=0 go build -trimpath -buildvcs=$(STAMP) -ldflags '-s -w' -o $(BINARY) ./cmd/chainstream
 
@@ -135,4 +141,4 @@ fuzz: ## fuzz every target for FUZZTIME (30s)
 
 .PHONY: clean
 clean: ## remove what was built; data directories stay
-	@rm -rf bin coverage test/e2e/node_modules
+	@rm -rf bin build coverage test/e2e/node_modules

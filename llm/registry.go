@@ -36,6 +36,9 @@ type Entry struct {
 	Demo bool
 	// Models lists well-known models for choosing from, without prefix.
 	Models []string
+	// Embeddings are the embedding models that people may choose from. They can be
+	// resolved, and no prompt may name one.
+	Embeddings []EmbeddingModel
 	// Info is what is known of models, by their name without prefix; Lookup is
 	// asked for the others, and nil knows none.
 	Info   map[string]Info
@@ -76,6 +79,17 @@ type Model struct {
 	Info      Info
 }
 
+// EmbeddingModel is a model that turns texts into vectors.
+type EmbeddingModel struct {
+	ID         string // provider/model; in an Entry without the provider
+	Label      string // for people: what kind of model it is
+	Dimensions int
+	MaxTokens  int // of a text, what follows has no influence; 0 = unknown or any
+	// Available tells that the model can be called; nil = whenever its provider is
+	// configured.
+	Available func() bool
+}
+
 // Registry finds providers by the first part of a model id. Its providers do not
 // change after NewRegistry; what is known of local servers does, in the
 // background. It is safe for concurrent use.
@@ -109,6 +123,9 @@ func SplitModelID(id string) (provider, model string, err error) {
 // ErrUnknownModel, ErrNotConfigured.
 func (r *Registry) Resolve(id string) (Target, error) {
 	entry, model, err := r.find(id)
+	if errors.Is(err, ErrUnknownModel) && entry.embeds(model) {
+		err = nil
+	}
 	if err != nil {
 		return Target{}, err
 	}
@@ -166,6 +183,7 @@ func (r *Registry) Models() []Model {
 // info answers what is known of a model of the entry.
 func (r *Registry) info(e *listing, model string) Info { return e.info(model, r.look(e)) }
 
+// find answers the entry of a model, with ErrUnknownModel also.
 func (r *Registry) find(id string) (*listing, string, error) {
 	provider, model, err := SplitModelID(id)
 	if err != nil {
@@ -177,7 +195,29 @@ func (r *Registry) find(id string) (*listing, string, error) {
 		return nil, "", fmt.Errorf("%w: %q (known: %s)", ErrUnknownProvider, provider, known)
 	}
 	if entry.Fixed && !slices.Contains(entry.Models, model) {
-		return nil, "", fmt.Errorf("%w: %q (known: %s)", ErrUnknownModel, id, strings.Join(entry.Models, ", "))
+		return entry, model, fmt.Errorf("%w: %q (known: %s)", ErrUnknownModel, id, strings.Join(entry.Models, ", "))
 	}
 	return entry, model, nil
+}
+
+// embeds tells whether one of the entry's embedding models has this name.
+func (e Entry) embeds(model string) bool {
+	return slices.ContainsFunc(e.Embeddings, func(m EmbeddingModel) bool { return m.ID == model })
+}
+
+// EmbeddingModels lists the embedding models to choose from that can be called
+// now, sorted by id. Providers may have others.
+func (r *Registry) EmbeddingModels() []EmbeddingModel {
+	var models []EmbeddingModel
+	for name, e := range r.entries {
+		for _, m := range e.Embeddings {
+			if e.Provider == nil || m.Available != nil && !m.Available() {
+				continue
+			}
+			m.ID = name + "/" + m.ID
+			models = append(models, m)
+		}
+	}
+	slices.SortFunc(models, func(a, b EmbeddingModel) int { return strings.Compare(a.ID, b.ID) })
+	return models
 }

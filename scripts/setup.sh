@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what Chainstream needs and the machine lacks: PostgreSQL 15 or newer
 # with pgvector; with --test also Chromium, Node and npm for the browser tests,
-# nginx, Caddy and PgBouncer, which the tests start themselves.
+# nginx, Caddy and PgBouncer, which the tests start themselves. Then it has
+# fetch-models.sh fetch the embedding model and PDFium.
 #
 #   scripts/setup.sh [--test]
 #
@@ -324,3 +325,4 @@ esac
 ready=$(ready_postgres)
 [ -n "$ready" ] || fail "PostgreSQL with pgvector is still missing"
 say "PostgreSQL ${ready%% *} with pgvector in ${ready#* }: ready"
+"$root/scripts/fetch-models.sh" ${with_tests:+--needed}

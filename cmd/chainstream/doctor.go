@@ -67,6 +67,7 @@ func (c *doctorCommand) Run(ctx context.Context, a *app) error {
 	e.installation()
 	e.database(ctx, serving)
 	e.providers(ctx)
+	e.files()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

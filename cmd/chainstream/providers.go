@@ -185,6 +185,9 @@ func (v vendor) silent(getenv func(string) string) string {
 // modelFlags say which models there are beyond the built-in ones.
 type modelFlags struct {
 	ModelsFile string `help:"YAML file with further providers and models, and with other prices." placeholder:"FILE" environ:"CHAINSTREAM_MODELS_FILE"`
+	ModelsDir  string `help:"Folder with the files of the embedding model offline/use-lite and of PDFium. Default: models beside the program, build/models, or models in the data directory." type:"path" placeholder:"DIR" environ:"CHAINSTREAM_MODELS_DIR"`
+
+	dataDir string // of the database flags beside these; empty = the usual one
 }
 
 // catalogue answers the models that are known. Its error is a sentence.
@@ -214,10 +217,11 @@ func (f modelFlags) registry(getenv func(string) string, client *http.Client, pa
 	if err != nil {
 		return nil, err
 	}
+	sentences := f.sentences(getenv)
 	entries := map[string]llm.Entry{
 		offline.Name: {
-			Provider: offline.Provider{Pace: pace}, Label: "Built-in demo model", Demo: true,
-			Models: []string{offline.Model}, Fixed: true,
+			Provider: offline.Provider{Pace: pace, Sentences: sentences}, Label: "Built-in demo model", Demo: true,
+			Models: []string{offline.Model}, Fixed: true, Embeddings: offlineModels(sentences),
 			// It answers by rule: it takes images without looking at them.
 			Info: map[string]llm.Info{offline.Model: {Prices: llm.Free(), Schema: true, Tools: true, Vision: true}},
 		},

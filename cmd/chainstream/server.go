@@ -84,7 +84,8 @@ type server struct {
 // startServer starts a server on an address. Its errors are sentences.
 func startServer(ctx context.Context, flags serverFlags, addr string, getenv func(string) string, logger *slog.Logger) (*server, error) {
 	s := &server{flags: flags, logger: logger, client: llm.NewHTTPClient(), served: make(chan struct{})}
-	registry, err := flags.registry(getenv, s.client, flags.OfflinePace)
+	s.flags.dataDir, _ = flags.directory(getenv) // openDatabase says what is wrong with it
+	registry, err := s.flags.registry(getenv, s.client, flags.OfflinePace)
 	if err != nil {
 		return nil, err
 	}

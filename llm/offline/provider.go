@@ -1,4 +1,5 @@
-// Package offline is the built-in demo model, offline/echo. It needs no key and
+// Package offline is the built-in demo model, offline/echo, and the embedding model
+// offline/hash. It needs no key and
 // no network, and the same request gets the same answer for ever: no clock and
 // no randomness take part. It lets a newcomer watch a chain run, and lets tests
 // and benchmarks run one without a model.
@@ -25,7 +26,7 @@ import (
 	"github.com/chainstream/chainstream/llm"
 )
 
-// Names of the one model of this package.
+// Names of the model that answers.
 const (
 	Name  = "offline" // the provider prefix of model ids
 	Model = "echo"
@@ -39,6 +40,8 @@ type Provider struct {
 	// Pace is the time before every word; 0 is instant. 25 ms reads like a model
 	// at work.
 	Pace time.Duration
+	// Sentences answers the embedding model SentenceModel; nil = there is none.
+	Sentences llm.Embedder
 }
 
 // Stream implements llm.Provider. It honours MaxTokens, Stop and Schema and

@@ -91,12 +91,12 @@ func Load(dir fs.FS) (*Model, error) {
 		for _, one := range group.Weights {
 			count := 1
 			for _, n := range one.Shape {
-				if n < 0 || n > maxWeights {
+				if n < 0 || n > maxWeights || count*n > maxWeights {
 					return nil, fmt.Errorf("read the embedding model: the weights %s have no shape", one.Name)
 				}
 				count *= n
 			}
-			if count < 0 || 4*count > len(data) {
+			if 4*count > len(data) {
 				return nil, fmt.Errorf("read the embedding model: it ends in the weights %s", one.Name)
 			}
 			if one.Type == "float32" {
@@ -114,7 +114,10 @@ func Load(dir fs.FS) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{tokens: tokens}
-	return m, m.assign(w)
+	if err := m.assign(w); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func readJSON(dir fs.FS, name string, v any) error {
@@ -205,9 +208,15 @@ func (m *Model) Count(text string) int { return len(m.tokens.encode(text, math.M
 
 // Embed answers the vector of a text; that of a text without any piece is zero.
 func (m *Model) Embed(text string) []float32 {
+	vector, _ := m.embed(text)
+	return vector
+}
+
+// embed answers how many pieces shaped the vector, too.
+func (m *Model) embed(text string) ([]float32, int64) {
 	pieces := m.tokens.encode(text, MaxTokens)
 	if len(pieces) == 0 {
-		return make([]float32, Dimensions)
+		return make([]float32, Dimensions), 0
 	}
 	x := newMatrix(len(pieces), embedding)
 	for i, piece := range pieces {
@@ -242,7 +251,7 @@ func (m *Model) Embed(text string) []float32 {
 	for k := range out {
 		out[k] *= scale
 	}
-	return out
+	return out, int64(len(pieces))
 }
 
 // apply runs the layer. widen makes the input as wide as the output; nil when it
