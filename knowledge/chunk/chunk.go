@@ -108,9 +108,16 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 		}
 		units = append(units, of...)
 	}
-	var chunks []Chunk
+	var ends []int
 	for from := 0; from < len(units); {
-		to := o.reach(units, from, room)
+		_, repeated := o.repeatable(units, from)
+		from = o.reach(units, from, room-repeated)
+		ends = append(ends, from)
+	}
+	o.balance(units, ends, room)
+	var chunks []Chunk
+	from := 0
+	for _, to := range ends {
 		first := o.overlap(units, from, to, room)
 		text := joined(units[first:to])
 		c := Chunk{Headings: path, Text: text, Page: units[from].page}
@@ -119,6 +126,32 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 		from = to
 	}
 	return chunks
+}
+
+// balance gives a last chunk that is hardly anything a part of the one before it:
+// a line alone says little.
+func (o Options) balance(units []unit, ends []int, room int) {
+	if len(ends) < 2 {
+		return
+	}
+	start, cut := 0, ends[len(ends)-2]
+	if len(ends) > 2 {
+		start = ends[len(ends)-3]
+	}
+	sum := func(units []unit) (tokens int) {
+		for _, u := range units {
+			tokens += u.tokens
+		}
+		return tokens
+	}
+	const small = 4 // this part of a chunk
+	if sum(units[cut:]) > room/small {
+		return
+	}
+	for cut-1 > start && sum(units[cut-1:]) <= sum(units[start:cut-1]) && o.Count(joined(units[cut-1:])) <= room {
+		cut--
+	}
+	ends[len(ends)-2] = cut
 }
 
 // fitHeadings leaves the headings a third of a chunk at most, the nearest ones
@@ -169,16 +202,23 @@ func fits(units []unit, from, room int) bool {
 	return used <= room
 }
 
+// repeatable answers from where on the units before another one may be repeated
+// with it, and how many tokens they have.
+func (o Options) repeatable(units []unit, from int) (first, tokens int) {
+	first = from
+	for first > 0 && units[first-1].prose && tokens+units[first-1].tokens <= o.Overlap {
+		first--
+		tokens += units[first].tokens
+	}
+	return first, tokens
+}
+
 // overlap answers where the text of a chunk begins that reaches from one unit to
 // another: at sentences of the chunk before it, as far as there is room.
 func (o Options) overlap(units []unit, from, to, room int) int {
-	first, repeated := from, 0
-	for first > 0 && units[first-1].prose && repeated+units[first-1].tokens <= o.Overlap {
-		if o.Count(joined(units[first-1:to])) > room {
-			break
-		}
-		repeated += units[first-1].tokens
-		first--
+	first, _ := o.repeatable(units, from)
+	for first < from && o.Count(joined(units[first:to])) > room {
+		first++
 	}
 	return first
 }
@@ -222,11 +262,17 @@ func (o Options) units(b extract.Block, room int) []unit {
 
 func (o Options) lines(text, repeat string, room int) []unit {
 	var out []unit
+	gap := "\n"
 	for line := range strings.SplitSeq(text, "\n") {
-		for _, u := range o.pieces(line, "\n", room) {
+		if strings.TrimSpace(line) == "" { // belongs to the shape of code
+			gap += "\n"
+			continue
+		}
+		for _, u := range o.pieces(line, gap, room) {
 			u.repeat = repeat
 			out = append(out, u)
 		}
+		gap = "\n"
 	}
 	return out
 }

@@ -13,7 +13,7 @@ import (
 
 // Bounds of a DOCX file: what its parts unfold to, and how deep its XML nests.
 const (
-	maxPart  = 256 << 20
+	maxPart  = 128 << 20
 	maxDepth = 256
 )
 

@@ -95,11 +95,12 @@ func readCSV(text string) ([]Block, error) {
 	}
 }
 
-// separator answers the sign that stands most often in the first line.
+// separator answers the sign that stands most often in the first line; a comma
+// only if no other does, because numbers and texts have commas, too.
 func separator(text string) rune {
 	first, _, _ := strings.Cut(text, "\n")
 	best, most := ',', 0
-	for _, sign := range []rune{',', ';', '\t', '|'} {
+	for _, sign := range []rune{'\t', ';', ',', '|'} {
 		if n := strings.Count(first, string(sign)); n > most {
 			best, most = sign, n
 		}

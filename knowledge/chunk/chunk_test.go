@@ -1,0 +1,158 @@
+package chunk_test
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/chainstream/chainstream/knowledge/chunk"
+	"github.com/chainstream/chainstream/knowledge/extract"
+)
+
+// words counts as a tokenizer that knows every word and no other piece does;
+// long ones are several tokens.
+func words(text string) (n int) {
+	for _, w := range strings.Fields(text) {
+		n += 1 + (len(w)-1)/8
+	}
+	return n
+}
+
+func texts(chunks []chunk.Chunk) (out []string) {
+	for _, c := range chunks {
+		out = append(out, c.Path()+": "+c.Text)
+	}
+	return out
+}
+
+// prose is so many sentences of four tokens.
+func prose(sentences int) string {
+	var s []string
+	for i := range sentences {
+		s = append(s, "Sentence has word"+strings.Repeat("x", i%3)+" four.")
+	}
+	return strings.Join(s, " ")
+}
+
+func TestSplit(t *testing.T) {
+	block := func(k extract.Kind, text string) extract.Block { return extract.Block{Kind: k, Text: text} }
+	heading := func(level int, text string) extract.Block {
+		return extract.Block{Kind: extract.Heading, Level: level, Text: text}
+	}
+	for name, tc := range map[string]struct {
+		blocks []extract.Block
+		most   int
+		want   []string
+	}{
+		"nothing":       {nil, 20, nil},
+		"only headings": {[]extract.Block{heading(1, "A"), heading(2, "B")}, 20, nil},
+		"sections": {
+			[]extract.Block{block(extract.Paragraph, "Before."), heading(1, "A"), block(extract.Paragraph, "One."), heading(3, "C"), block(extract.Paragraph, "Two."), heading(2, "B"), block(extract.Paragraph, "Three.")},
+			20, []string{": Before.", "A: One.", "A > C: Two.", "A > B: Three."},
+		},
+		"paragraphs together": {[]extract.Block{block(extract.Paragraph, "One."), block(extract.Paragraph, "Two.")}, 20, []string{": One.\n\nTwo."}},
+		"code keeps its blank lines": {
+			[]extract.Block{block(extract.Code, "a := 1\n\n\n\tb := 2\nc")}, 20, []string{": a := 1\n\n\n\tb := 2\nc"},
+		},
+		"a table's head is repeated": {
+			[]extract.Block{block(extract.Table, "| a | b |\n|---|---|\n"+strings.Repeat("| one | two |\n", 4)+"| last | row |")}, 24,
+			[]string{
+				": | a | b |\n|---|---|\n| one | two |\n| one | two |\n| one | two |",
+				": | a | b |\n|---|---|\n| one | two |\n| last | row |",
+			},
+		},
+		"no line is left alone": {
+			[]extract.Block{block(extract.List, strings.TrimSpace(strings.Repeat("- a b c\n", 5)))}, 16,
+			[]string{": - a b c\n- a b c\n- a b c", ": - a b c\n- a b c"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := texts(chunk.Split(tc.blocks, chunk.Options{MaxTokens: tc.most, Count: words}))
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	o := chunk.Options{MaxTokens: 20, Overlap: 6, Count: words}
+	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: prose(20)}}, o)
+	if len(chunks) < 4 {
+		t.Fatalf("%d chunks", len(chunks))
+	}
+	repeated := 0
+	for i := 1; i < len(chunks); i++ {
+		sentence := strings.TrimSpace(chunks[i].Text[:strings.Index(chunks[i].Text, ".")+1])
+		if strings.HasSuffix(chunks[i-1].Text, sentence) {
+			repeated++
+		}
+	}
+	if repeated == 0 {
+		t.Errorf("nothing is repeated in %q", texts(chunks))
+	}
+}
+
+func TestPages(t *testing.T) {
+	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: prose(4), Page: 1}, {Kind: extract.Paragraph, Text: prose(4), Page: 2}}, chunk.Options{MaxTokens: 16, Count: words})
+	if len(chunks) != 2 || chunks[0].Page != 1 || chunks[1].Page != 2 {
+		t.Errorf("%+v", chunks)
+	}
+}
+
+// A word of a megabyte is cut anywhere between characters, and in finite time.
+func TestOneWord(t *testing.T) {
+	verify(t, []extract.Block{{Kind: extract.Paragraph, Text: strings.Repeat("é", 1<<19)}}, chunk.Options{MaxTokens: 100, Overlap: 20, Count: words})
+}
+
+// verify wants what holds for every document: chunks within their bound, nothing
+// lost and nothing out of order, and the same again the second time.
+func verify(t *testing.T, blocks []extract.Block, o chunk.Options) {
+	t.Helper()
+	chunks := chunk.Split(blocks, o)
+	if diff := cmp.Diff(chunks, chunk.Split(blocks, o)); diff != "" {
+		t.Fatalf("other chunks the second time:\n%s", diff)
+	}
+	var all strings.Builder
+	for _, c := range chunks {
+		if n := o.Count(c.Embedded()); n != c.Tokens || n > max(o.MaxTokens, 16) {
+			t.Errorf("%d tokens, said to be %d, of at most %d: %q", n, c.Tokens, o.MaxTokens, c.Text)
+		}
+		if strings.TrimSpace(c.Text) == "" || !utf8.ValidString(c.Text) {
+			t.Errorf("a chunk of %q", c.Text)
+		}
+		all.WriteString(c.Text)
+	}
+	// Chunks repeat and never leave out: the characters of the document are found
+	// one after the other.
+	rest := strip(all.String())
+	for _, b := range blocks {
+		if b.Kind == extract.Heading {
+			continue
+		}
+		for _, r := range strip(b.Text) {
+			at := strings.IndexRune(rest, r)
+			if at < 0 {
+				t.Fatalf("lost %q of %.80q", r, b.Text)
+			}
+			rest = rest[at+utf8.RuneLen(r):]
+		}
+	}
+}
+
+func strip(text string) string { return strings.Join(strings.Fields(text), "") }
+
+func FuzzSplit(f *testing.F) {
+	f.Add("# A\n\n"+prose(30)+"\n\n```\na\n\nb\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n", uint8(20), uint8(5))
+	f.Add("- "+strings.Repeat("word ", 300), uint8(16), uint8(200))
+	f.Add(strings.Repeat("漢字。", 100)+"\u0301\u200d", uint8(0), uint8(0))
+	f.Fuzz(func(t *testing.T, text string, most, overlap uint8) {
+		blocks, err := extract.Blocks(t.Context(), extract.Markdown, []byte(text), nil)
+		if err != nil {
+			return
+		}
+		verify(t, blocks, chunk.Options{MaxTokens: int(most), Overlap: int(overlap), Count: words})
+	})
+}
