@@ -33,7 +33,7 @@ func (s *Server) body(c echo.Context, accepted ...media) ([]byte, media, error) 
 	if enc := req.Header.Get(echo.HeaderContentEncoding); enc != "" && !strings.EqualFold(enc, "identity") {
 		return nil, 0, &problem{kind: kindEncoding, detail: "Send the body without Content-Encoding."}
 	}
-	data, err := s.read(c)
+	data, err := s.read(c, s.cfg.MaxBody)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -45,20 +45,20 @@ func (s *Server) body(c echo.Context, accepted ...media) ([]byte, media, error) 
 	return data, m, nil
 }
 
-// read reads the body up to the limit. A body that is announced as larger is
+// read reads the body up to a limit. A body that is announced as larger is
 // refused before it is sent.
-func (s *Server) read(c echo.Context) ([]byte, error) {
+func (s *Server) read(c echo.Context, most int64) ([]byte, error) {
 	req := c.Request()
-	tooLarge := &problem{kind: kindTooLarge, detail: fmt.Sprintf("A body may have up to %d bytes.", s.cfg.MaxBody)}
-	if req.ContentLength > s.cfg.MaxBody {
+	tooLarge := &problem{kind: kindTooLarge, detail: fmt.Sprintf("A body may have up to %d bytes.", most)}
+	if req.ContentLength > most {
 		return nil, tooLarge
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), req.Body, s.cfg.MaxBody))
-	var most *http.MaxBytesError
+	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), req.Body, most))
+	var exceeded *http.MaxBytesError
 	switch {
 	case err == nil:
 		return data, nil
-	case errors.As(err, &most):
+	case errors.As(err, &exceeded):
 		return nil, tooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &problem{kind: kindSlowBody, detail: fmt.Sprintf("A request must arrive within %s.", s.cfg.BodyTimeout)}

@@ -29,6 +29,7 @@ import (
 	"github.com/chainstream/chainstream/executor"
 	"github.com/chainstream/chainstream/httpapi"
 	"github.com/chainstream/chainstream/internal/pgtest"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/llm/offline"
 	"github.com/chainstream/chainstream/postgres"
@@ -85,7 +86,8 @@ func newAPI(t *testing.T, s setup) *api {
 	})
 	a.exec.Start()
 	cfg := httpapi.Config{
-		Store: store, Runner: a.exec, Broker: a.broker, Models: models, Version: "test",
+		Store: store, Runner: a.exec, Broker: a.broker, Models: models, Version: "test", Embeddings: vocabulary{},
+		Search: &knowledge.Searcher{Store: store, Embeddings: vocabulary{}, Logger: slog.New(slog.DiscardHandler)},
 		Web: fstest.MapFS{
 			"index.html": {Data: []byte("<!doctype html><title>Page</title>")},
 			"app.js":     {Data: []byte("export {}")},

@@ -78,7 +78,7 @@ func (s *Server) derive(c echo.Context, origin executor.Origin, read func(*trigg
 func (s *Server) optionalBody(c echo.Context) ([]byte, error) {
 	req := c.Request()
 	if req.ContentLength == 0 || req.ContentLength < 0 && req.Header.Get(echo.HeaderContentType) == "" {
-		data, err := s.read(c)
+		data, err := s.read(c, s.cfg.MaxBody)
 		if err == nil && len(data) == 0 {
 			data = []byte("{}")
 		} else if err == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/knowledge"
 )
 
 // kind is a sort of problem: a stable code, the status it is sent with and a
@@ -36,9 +37,12 @@ var (
 	kindNoChain         = kind{"chain_not_found", http.StatusNotFound, "There is no such chain"}
 	kindNoExecution     = kind{"execution_not_found", http.StatusNotFound, "There is no such execution"}
 	kindNoBudget        = kind{"budget_not_found", http.StatusNotFound, "There is no such budget"}
+	kindNoRepository    = kind{"repository_not_found", http.StatusNotFound, "There is no such repository"}
+	kindNoDocument      = kind{"document_not_found", http.StatusNotFound, "There is no such document"}
 	kindMethod          = kind{"method_not_allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
 	kindSlowBody        = kind{"request_timeout", http.StatusRequestTimeout, "The body did not arrive in time"}
 	kindChainExists     = kind{"chain_exists", http.StatusConflict, "A chain with this name exists"}
+	kindRepoExists      = kind{"repository_exists", http.StatusConflict, "A repository with this name exists"}
 	kindFinished        = kind{"execution_finished", http.StatusConflict, "The execution has ended"}
 	kindRunning         = kind{"execution_running", http.StatusConflict, "The execution has not ended"}
 	kindCompleted       = kind{"execution_completed", http.StatusConflict, "The execution has completed"}
@@ -62,7 +66,7 @@ var (
 func kinds() []kind {
 	return []kind{
 		kindMalformedBody, kindBadParameter, kindBadCursor, kindHost, kindOrigin, kindNotFound, kindNoChain,
-		kindNoExecution, kindNoBudget, kindMethod, kindSlowBody, kindChainExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
+		kindNoExecution, kindNoBudget, kindNoRepository, kindNoDocument, kindMethod, kindSlowBody, kindChainExists, kindRepoExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
 		kindTooLarge, kindMediaType, kindEncoding, kindInvalidDocument, kindInvalidRequest, kindKeyReused,
 		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded, kindFull,
 	}
@@ -118,6 +122,8 @@ var sentinels = []struct {
 	{executor.ErrNotFound, kindNoExecution, "No execution has this id.", 0},
 	{events.ErrNotFound, kindNoExecution, "No execution has this id.", 0},
 	{executor.ErrNoBudget, kindNoBudget, "No budget has this id.", 0},
+	{knowledge.ErrNotFound, kindNoRepository, "No repository has this id.", 0},
+	{knowledge.ErrNameTaken, kindRepoExists, "Choose another name.", 0},
 	{executor.ErrFinished, kindFinished, "An execution that has ended cannot be changed any more.", 0},
 	{executor.ErrRunning, kindRunning, "Cancel the execution or wait for its end, then try again.", 0},
 	{executor.ErrCompleted, kindCompleted, "There is nothing to retry. Fork it: with fromPrompt from that prompt on, without fromPrompt to run all of it again.", 0},

@@ -18,6 +18,7 @@ import (
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 )
 
@@ -87,6 +88,8 @@ type Store interface {
 	ExecutionStore
 	EventStore
 	BudgetStore
+	knowledge.RepositoryStore
+	knowledge.DocumentStore
 	// Ping tells whether the database answers.
 	Ping(ctx context.Context) error
 }
@@ -124,7 +127,15 @@ type ModelLister interface {
 	Resolve(id string) (llm.Target, error)
 }
 
-// Config configures a Server. Store, Runner, Broker, Models and Web are needed;
+// Searcher finds passages in repositories.
+type Searcher interface {
+	// Missing answers which of the repositories do not exist.
+	Missing(ctx context.Context, repositories []int64) ([]int64, error)
+	// Retrieve answers the passages for a query, best first.
+	Retrieve(ctx context.Context, q knowledge.Query) (knowledge.Result, error)
+}
+
+// Config configures a Server. Store, Runner, Broker, Models, Search, Embeddings and Web are needed;
 // the zero value of every other field means its default.
 type Config struct {
 	Store  Store
@@ -133,11 +144,15 @@ type Config struct {
 	Models ModelLister
 	Web    fs.FS // the page at /, with index.html at its root
 
+	Search     Searcher
+	Embeddings knowledge.Embeddings
+
 	Version  string               // of the program, shown by /healthz and /openapi.json; default "dev"
 	Registry *prometheus.Registry // shown by /metrics; default NewRegistry
 	Logger   *slog.Logger         // default discards
 
 	MaxBody      int64         // bytes of a request body; default 4 MiB
+	MaxUpload    int64         // bytes of the request with a document; default 32 MiB
 	BodyTimeout  time.Duration // for a request to arrive completely; default 60 s
 	WriteTimeout time.Duration // for an answer that is no stream to be read; default 60 s
 	MaxWait      time.Duration // the longest Prefer: wait; default 60 s
@@ -164,6 +179,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	cfg.Version = cmp.Or(cfg.Version, "dev")
 	cfg.MaxBody = cmp.Or(cfg.MaxBody, 4<<20)
+	cfg.MaxUpload = cmp.Or(cfg.MaxUpload, 32<<20)
 	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, time.Minute)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, time.Minute)
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, time.Minute)
@@ -228,6 +244,18 @@ func (s *Server) routes() error {
 	get("/api/v1/budgets", s.listBudgets)
 	e.PUT("/api/v1/budgets", s.setBudget)
 	e.DELETE("/api/v1/budgets/:id", s.deleteBudget)
+
+	get("/api/v1/repositories", s.listRepositories)
+	e.POST("/api/v1/repositories", s.createRepository)
+	e.POST("/api/v1/repositories/search", s.searchRepositories)
+	get("/api/v1/repositories/:id", s.showRepository)
+	e.PUT("/api/v1/repositories/:id", s.updateRepository)
+	e.DELETE("/api/v1/repositories/:id", s.deleteRepository)
+	get("/api/v1/repositories/:id/documents", s.listDocuments)
+	e.POST("/api/v1/repositories/:id/documents", s.addDocument)
+	get("/api/v1/repositories/:id/documents/:document", s.showDocument)
+	e.DELETE("/api/v1/repositories/:id/documents/:document", s.deleteDocument)
+
 	e.POST("/v1/chat/completions", s.complete)
 	e.POST("/v1/embeddings", s.embed)
 	get("/v1/models", s.listOpenAIModels)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/chainstream/chainstream/knowledge/chunk"
 	"github.com/chainstream/chainstream/knowledge/extract"
@@ -39,6 +40,7 @@ type Ingester struct {
 	Extractor  Extractor
 	Embeddings Embeddings
 	Retry      llm.RetryPolicy
+	Turn       time.Duration // after which Process stops at the next occasion; 0 = when all is done
 	Logger     *slog.Logger
 }
 
@@ -49,21 +51,36 @@ const (
 	progressEmbedded  = 99
 )
 
-// Process makes a version of a document ready for searches. An error that is nil
-// means that nothing more is to be done for the version: it is ready, it has
+// errTurn says that the time of a turn is up.
+var errTurn = errors.New("the turn is over")
+
+// Process makes a version of a document ready for searches. again says that the
+// turn was too short for all of it; the next one goes on. Otherwise an error that
+// is nil means that nothing more is to be done for the version: it is ready, it has
 // failed for good and its document says why, or a newer one has taken its place.
 // Any other error is worth another try.
-func (g *Ingester) Process(ctx context.Context, document int64, version int) error {
-	err := g.process(ctx, document, version)
+func (g *Ingester) Process(ctx context.Context, document int64, version int) (again bool, err error) {
+	err = g.process(ctx, document, version)
 	var bad *documentError
 	switch {
+	case errors.Is(err, errTurn):
+		return true, nil
 	case errors.Is(err, ErrSuperseded):
-		return nil
+		return false, nil
 	case errors.As(err, &bad):
 		g.Logger.InfoContext(ctx, "a document cannot be processed", "document_id", document, "version", version, "reason", bad.reason, "error", bad.err)
 		if err := g.Store.Fail(ctx, document, version, bad.reason); err != nil && !errors.Is(err, ErrSuperseded) {
-			return err
+			return false, err
 		}
+		return false, nil
+	}
+	return false, err
+}
+
+// GiveUp notes on a document that its version failed too often.
+func (g *Ingester) GiveUp(ctx context.Context, document int64, version int) error {
+	err := g.Store.Fail(ctx, document, version, "Processing failed too often. The server's log says why; upload the document again when that is mended.")
+	if errors.Is(err, ErrSuperseded) {
 		return nil
 	}
 	return err
@@ -79,6 +96,7 @@ func (e *documentError) Error() string { return e.reason }
 func (e *documentError) Unwrap() error { return e.err }
 
 func (g *Ingester) process(ctx context.Context, document int64, version int) error {
+	begin := time.Now()
 	upload, repository, err := g.Store.Upload(ctx, document, version)
 	if err != nil {
 		return err
@@ -101,7 +119,7 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 	if err := g.Store.Progress(ctx, document, version, progressChunked); err != nil {
 		return err
 	}
-	if err := g.embed(ctx, document, version, len(chunks), repository.Space, embedding); err != nil {
+	if err := g.embed(ctx, document, version, len(chunks), repository.Space, embedding, begin); err != nil {
 		return err
 	}
 	return g.Store.Publish(ctx, document, version)
@@ -151,8 +169,9 @@ func cut(blocks []extract.Block, r Repository, e Embedding) []Chunk {
 // embedded is the text of a stored chunk that its vector stands for.
 func (c Chunk) embedded() string { return chunk.Embedded(c.Headings, c.Text) }
 
-// embed makes the vectors that a version still lacks, batch after batch.
-func (g *Ingester) embed(ctx context.Context, document int64, version, total int, space Space, e Embedding) error {
+// embed makes the vectors that a version still lacks, batch after batch, one at
+// least in a turn.
+func (g *Ingester) embed(ctx context.Context, document int64, version, total int, space Space, e Embedding, begin time.Time) error {
 	for {
 		missing, err := g.Store.Unembedded(ctx, document, version, space, max(e.Batch, 1))
 		if err != nil {
@@ -179,6 +198,9 @@ func (g *Ingester) embed(ctx context.Context, document int64, version, total int
 		done := missing[len(missing)-1].Ordinal + 1
 		if err := g.Store.Progress(ctx, document, version, progressChunked+(progressEmbedded-progressChunked)*min(done, total)/max(total, 1)); err != nil {
 			return err
+		}
+		if g.Turn > 0 && time.Since(begin) >= g.Turn {
+			return errTurn
 		}
 	}
 }

@@ -19,6 +19,7 @@ type commands struct {
 	Watch      watchCommand      `cmd:"" help:"Follow an execution, from its first event or from any other."`
 	Chains     chainsCommand     `cmd:"" help:"List, store, check and move chains."`
 	Executions executionsCommand `cmd:"" help:"List, start, cancel and read executions."`
+	Knowledge  knowledgeCommand  `cmd:"" help:"Make repositories of documents, fill and search them."`
 	Models     modelsCommand     `cmd:"" help:"List the models that chains may name, with limits and prices."`
 	Budgets    budgetsCommand    `cmd:"" help:"List and set what executions may cost together."`
 	Costs      costsCommand      `cmd:"" help:"Price past calls anew."`
@@ -26,6 +27,7 @@ type commands struct {
 	PSQL       psqlCommand       `cmd:"" name:"psql" help:"Look into the database of a server with psql."`
 	Doctor     doctorCommand     `cmd:"" help:"Say what is missing or misconfigured, and how to mend it."`
 	FakeLLM    fakeLLMCommand    `cmd:"" name:"fake-llm" help:"Play a server of models, good or bad, for trying things out."`
+	Extract    extractCommand    `cmd:"" hidden:"" help:"Take a file apart, for the server."`
 	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document of the HTTP API."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }

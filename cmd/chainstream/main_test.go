@@ -16,7 +16,14 @@ import (
 	"github.com/chainstream/chainstream/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// TestMain lets this binary stand in for the program where the program runs
+// itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "extract" {
+		os.Exit(main.Report(main.Run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr), os.Stderr))
+	}
+	pgtest.Main(m)
+}
 
 // patience bounds what should take moments.
 const patience = 2 * time.Minute

@@ -30,6 +30,7 @@ type serverFlags struct {
 	retentionFlags
 	callFlags
 	modelFlags
+	knowledgeFlags
 	Workers         int           `help:"Executions at a time; 0 serves HTTP and streams only." default:"500" environ:"CHAINSTREAM_WORKERS"`
 	MaxQueued       int           `help:"Waiting executions in the database, from all servers, before this one refuses new ones." default:"10000" environ:"CHAINSTREAM_MAX_QUEUED"`
 	MaxBody         int64         `help:"Largest request body, in bytes." default:"4194304" environ:"CHAINSTREAM_MAX_BODY"`
@@ -55,6 +56,9 @@ func (f serverFlags) Validate() error {
 	if err := f.callFlags.validate(); err != nil {
 		return err
 	}
+	if err := f.knowledgeFlags.validate(); err != nil {
+		return err
+	}
 	return f.retentionFlags.validate()
 }
 
@@ -74,6 +78,7 @@ type server struct {
 	listener net.Listener
 	client   *http.Client // of the model providers
 	models   *llm.Registry
+	jobs     *postgres.Jobs
 
 	served     chan struct{} // closed when the HTTP server has ended
 	serveErr   error         // why; read after served
@@ -105,6 +110,9 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	}
 	s.models = registry
 	registry.Detect()
+	if err := s.jobs.Start(context.WithoutCancel(ctx)); err != nil {
+		return nil, errors.Join(err, s.listener.Close(), s.closeWired())
+	}
 	s.executor.Start()
 	s.bus.Start(receiver{broker: s.broker, executor: s.executor})
 	upkeep, stopUpkeep := context.WithCancel(context.Background())
@@ -142,6 +150,13 @@ func (s *server) closeDatabase() error {
 	return s.database.close()
 }
 
+// closeWired takes back what wire made, of a server that was not started.
+func (s *server) closeWired() error {
+	s.broker.Close()
+	s.bus.Close(context.Background())
+	return errors.Join(s.log.Close(context.Background()), s.closeDatabase())
+}
+
 // wire connects the parts, none of which knows more of the others than it needs.
 func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
 	host, err := os.Hostname()
@@ -161,18 +176,23 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
 	if err != nil {
 		return err
 	}
+	search, err := s.wireKnowledge(embeddings(registry))
+	if err != nil {
+		return err
+	}
 	s.bus = replica.NewBus(transport, replica.Config{Logger: s.logger})
 	s.broker = events.NewBroker(s.store, events.BrokerConfig{Announcer: s.bus, Logger: s.logger})
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
 		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
 		Announcer: s.bus, OnFinish: finished, Deadlines: s.flags.deadlines(), Retry: s.flags.retry(), Cache: s.store,
+		Retriever: search,
 	})
 	circuits := httpapi.WatchCircuits(metrics, s.executor.Circuits)
 	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
 		Version: version(), Registry: metrics, Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
-		Heartbeat: s.flags.Heartbeat,
+		Heartbeat: s.flags.Heartbeat, Search: search, Embeddings: embeddings(registry), MaxUpload: s.flags.MaxUpload,
 	})
 	if err = errors.Join(err, circuits); err != nil {
 		s.broker.Close()
@@ -213,6 +233,7 @@ func (s *server) stop(ctx context.Context) error {
 	s.executor.HandOver(soft)
 	var http sync.WaitGroup
 	http.Go(func() { s.stopHTTP(ctx, dead) })
+	http.Go(func() { s.stopJobs(soft) })
 	err := s.stopExecutor(soft)
 	http.Wait()
 	s.stopBus()

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/chainstream/chainstream/knowledge/extract"
+	"github.com/chainstream/chainstream/knowledge/pdf"
+)
+
+// Bounds of the process that takes one file apart.
+const (
+	extractTime   = 30 * time.Second
+	extractCPU    = 40                  // seconds
+	extractMemory = 3 << 30             // bytes of data
+	extractOutput = 4 * extract.MaxText // bytes; JSON makes text longer
+	extractInput  = 1 << 30
+)
+
+// extractCommand is chainstream extract: a file on standard input, one block in
+// JSON a line on standard output. What cannot be read is one line with an error.
+type extractCommand struct {
+	Name      string `help:"Name of the file."`
+	MediaType string `help:"Media type of the file."`
+	PDFium    string `name:"pdfium" help:"PDFium as a WebAssembly file."`
+	Cache     string `help:"Folder for compiled code."`
+}
+
+// extractLine is a block, or the reason why there is none.
+type extractLine struct {
+	extract.Block
+	Failure string `json:"failure,omitempty"`
+}
+
+// failures are the errors that cross the border between the processes, by name.
+var failures = map[string]error{
+	"unsupported": extract.ErrUnsupported, "invalid": extract.ErrInvalid, "encoding": extract.ErrEncoding,
+	"encrypted": extract.ErrEncrypted, "too_large": extract.ErrTooLarge, "empty": extract.ErrEmpty,
+}
+
+// Run takes the file apart.
+func (c *extractCommand) Run(ctx context.Context, a *app) error {
+	if err := limitProcess(extractMemory, extractCPU); err != nil {
+		return fmt.Errorf("limit the process: %w", err)
+	}
+	data, err := io.ReadAll(io.LimitReader(os.Stdin, extractInput))
+	if err != nil {
+		return fmt.Errorf("read the file: %w", err)
+	}
+	out := bufio.NewWriter(a.stdout)
+	lines := json.NewEncoder(out)
+	blocks, err := c.blocks(ctx, data)
+	if err != nil {
+		name := ""
+		for n, known := range failures {
+			if errors.Is(err, known) {
+				name = n
+			}
+		}
+		if name == "" {
+			return err
+		}
+		blocks = nil
+		if err := lines.Encode(extractLine{Failure: name}); err != nil {
+			return err
+		}
+	}
+	for _, b := range blocks {
+		if err := lines.Encode(extractLine{Block: b}); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
+func (c *extractCommand) blocks(ctx context.Context, data []byte) ([]extract.Block, error) {
+	format, err := extract.Detect(c.Name, c.MediaType, data)
+	if err != nil {
+		return nil, err
+	}
+	var reader extract.PDFReader
+	if format == extract.PDF {
+		wasm, err := os.ReadFile(c.PDFium)
+		if err != nil {
+			return nil, fmt.Errorf("read PDFium: %w", err)
+		}
+		r, err := pdf.NewReader(ctx, wasm, c.Cache)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = r.Close(ctx) }() // the process ends
+		reader = pdfPages{r}
+	}
+	return extract.Blocks(ctx, format, data, reader)
+}
+
+// pdfPages reads PDF documents with the errors of package extract.
+type pdfPages struct{ reader *pdf.Reader }
+
+// PDFPages implements extract.PDFReader.
+func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]string, error) {
+	pages, err := p.reader.Pages(ctx, data)
+	switch {
+	case errors.Is(err, pdf.ErrEncrypted):
+		return nil, extract.ErrEncrypted
+	case errors.Is(err, pdf.ErrTooLarge):
+		return nil, extract.ErrTooLarge
+	case errors.Is(err, pdf.ErrNotPDF):
+		return nil, extract.ErrInvalid
+	case err != nil:
+		return nil, err
+	}
+	texts := make([]string, len(pages))
+	for i, page := range pages {
+		texts[i] = page.Text
+	}
+	return texts, nil
+}
+
+// errNoPDFium is for users.
+var errNoPDFium = fmt.Errorf("%w here: this server has no PDFium for PDF documents, see --pdfium", extract.ErrUnsupported)
+
+// extractor takes files apart: texts here, what unfolds or is parsed by rules that
+// strangers play with in a process of its own, with bounded memory and time.
+type extractor struct {
+	pdfium string // "" = PDF documents cannot be read
+}
+
+// Extract implements knowledge.Extractor.
+func (x extractor) Extract(ctx context.Context, name, mediaType string, data []byte) ([]extract.Block, error) {
+	format, err := extract.Detect(name, mediaType, data)
+	switch {
+	case err != nil:
+		return nil, err
+	case format == extract.PDF && x.pdfium == "":
+		return nil, errNoPDFium
+	case format == extract.PDF, format == extract.DOCX, format == extract.HTML:
+		return x.apart(ctx, name, mediaType, data)
+	}
+	return extract.Blocks(ctx, format, data, nil)
+}
+
+// apart runs chainstream extract.
+func (x extractor) apart(ctx context.Context, name, mediaType string, data []byte) ([]extract.Block, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	limited, cancel := context.WithTimeout(ctx, extractTime)
+	defer cancel()
+	args := []string{"extract", "--name=" + name, "--media-type=" + mediaType, "--pdfium=" + x.pdfium}
+	if dir, err := os.UserCacheDir(); err == nil {
+		args = append(args, "--cache="+filepath.Join(dir, "chainstream"))
+	}
+	cmd := exec.CommandContext(limited, program, args...) //nolint:gosec // this program, with arguments that have no meaning to a shell
+	cmd.Env = []string{"GOMEMLIMIT=1GiB"}                 // no keys for what a stranger wrote
+	cmd.Stdin = bytes.NewReader(data)
+	out, complaint := &bounded{most: extractOutput}, &bounded{most: 4 << 10, drop: true}
+	cmd.Stdout, cmd.Stderr = out, complaint
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case out.full:
+		return nil, extract.ErrTooLarge
+	case limited.Err() != nil:
+		return nil, fmt.Errorf("%w: it took longer than %s", extract.ErrTooLarge, extractTime)
+	case err != nil && cmd.ProcessState != nil:
+		// It ran out of memory or time, or the file broke the reader.
+		return nil, fmt.Errorf("%w: %w: %s", extract.ErrInvalid, err, complaint.Bytes())
+	case err != nil:
+		return nil, fmt.Errorf("start the reader of files: %w", err)
+	}
+	return readLines(out.Bytes())
+}
+
+func readLines(out []byte) ([]extract.Block, error) {
+	var blocks []extract.Block
+	lines := json.NewDecoder(bytes.NewReader(out))
+	for {
+		var l extractLine
+		err := lines.Decode(&l)
+		if errors.Is(err, io.EOF) {
+			return blocks, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", extract.ErrInvalid, err)
+		}
+		if l.Failure != "" {
+			if known := failures[l.Failure]; known != nil {
+				return nil, known
+			}
+			return nil, extract.ErrInvalid
+		}
+		blocks = append(blocks, l.Block)
+	}
+}
+
+// bounded keeps what is written to it up to a size. What is more is an error, or
+// dropped.
+type bounded struct {
+	bytes.Buffer
+	most int
+	drop bool
+	full bool
+}
+
+var errBounded = errors.New("too much output")
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.most {
+		b.full = true
+		if b.drop {
+			return len(p), nil
+		}
+		return 0, errBounded
+	}
+	return b.Buffer.Write(p)
+}

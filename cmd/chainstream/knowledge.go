@@ -1,0 +1,398 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/chainstream/chainstream/internal/client"
+)
+
+// knowledgeCommand is chainstream knowledge.
+type knowledgeCommand struct {
+	List      knowledgeListCommand      `cmd:"" help:"List the repositories."`
+	Create    knowledgeCreateCommand    `cmd:"" help:"Make a repository."`
+	Add       knowledgeAddCommand       `cmd:"" help:"Put files and folders into a repository."`
+	Documents knowledgeDocumentsCommand `cmd:"" help:"List the documents of a repository."`
+	Search    knowledgeSearchCommand    `cmd:"" help:"Search a repository."`
+	Remove    knowledgeRemoveCommand    `cmd:"" help:"Remove a repository, or one document of it."`
+}
+
+const repositoriesPath = "/api/v1/repositories"
+
+func documentsPath(repository int64) string {
+	return repositoriesPath + "/" + strconv.FormatInt(repository, 10) + "/documents"
+}
+
+// repositoryEntry is what the command line reads of a repository.
+type repositoryEntry struct {
+	ID             int64  `json:"id"`
+	Name           string `json:"name"`
+	EmbeddingModel string `json:"embeddingModel"`
+	Dimensions     int    `json:"dimensions"`
+	Documents      int64  `json:"documents"`
+	Chunks         int64  `json:"chunks"`
+}
+
+// documentEntry is what the command line reads of a document.
+type documentEntry struct {
+	ID       int64  `json:"id"`
+	Name     string `json:"name"`
+	Status   string `json:"status"`
+	Error    string `json:"error"`
+	Progress int    `json:"progress"`
+	Version  int    `json:"version"`
+	Chunks   int    `json:"chunks"`
+	Bytes    int64  `json:"bytes"`
+}
+
+// repository answers the id of a repository that is named by its id or its name.
+func (f clientFlags) repository(ctx context.Context, name string) (int64, error) {
+	if id, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return id, nil
+	}
+	var raw []json.RawMessage
+	if err := f.pages(ctx, repositoriesPath, url.Values{}, 0, &raw); err != nil {
+		return 0, err
+	}
+	for _, text := range raw {
+		var e repositoryEntry
+		if err := json.Unmarshal(text, &e); err != nil {
+			return 0, fmt.Errorf("read a repository: %w", err)
+		}
+		if e.Name == name {
+			return e.ID, nil
+		}
+	}
+	return 0, &exitError{code: exitFailed, message: fmt.Sprintf("there is no repository %q; chainstream knowledge list shows those that are there", name)}
+}
+
+type knowledgeListCommand struct {
+	clientFlags
+}
+
+// Run lists the repositories.
+func (c *knowledgeListCommand) Run(ctx context.Context, a *app) error {
+	var raw []json.RawMessage
+	if err := c.pages(ctx, repositoriesPath, url.Values{}, 0, &raw); err != nil {
+		return err
+	}
+	if c.JSON {
+		return a.printJSON(raw)
+	}
+	t := a.table("ID", "NAME", "MODEL", "DIMENSIONS", "DOCUMENTS", "CHUNKS")
+	for _, text := range raw {
+		var e repositoryEntry
+		if err := json.Unmarshal(text, &e); err != nil {
+			return fmt.Errorf("read a repository: %w", err)
+		}
+		t.row(e.ID, e.Name, e.EmbeddingModel, e.Dimensions, e.Documents, e.Chunks)
+	}
+	return t.flush()
+}
+
+type knowledgeCreateCommand struct {
+	Name        string `arg:"" help:"Name of the repository."`
+	Model       string `help:"Embedding model, provider/model." required:""`
+	Dimensions  int    `help:"Length of the vectors, where the model can shorten them."`
+	Language    string `help:"Language of the documents, as the database's text search names it." default:"english"`
+	Description string `help:"What it is about."`
+	clientFlags
+}
+
+// Run makes a repository.
+func (c *knowledgeCreateCommand) Run(ctx context.Context, a *app) error {
+	fields := map[string]any{"name": c.Name, "embeddingModel": c.Model, "language": c.Language, "description": c.Description}
+	if c.Dimensions != 0 {
+		fields["dimensions"] = c.Dimensions
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	if err := c.call(ctx, client.Request{Method: http.MethodPost, Path: repositoriesPath, Body: body}, &raw); err != nil {
+		return err
+	}
+	if c.JSON {
+		return a.printJSON(raw)
+	}
+	var e repositoryEntry
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return fmt.Errorf("read the repository: %w", err)
+	}
+	return a.printf("repository %d %s: %s, %d dimensions\n", e.ID, printable(e.Name), printable(e.EmbeddingModel), e.Dimensions)
+}
+
+type knowledgeAddCommand struct {
+	Repository string   `arg:"" help:"Name or id of the repository."`
+	Paths      []string `arg:"" name:"path" help:"Files, and folders with files."`
+	NoWait     bool     `help:"Do not wait until they can be found."`
+	clientFlags
+}
+
+// Help is shown by chainstream knowledge add --help.
+func (knowledgeAddCommand) Help() string {
+	return `Documents are named after their paths. A file that is there already gets a new version, unless it is the same. Of folders, those files are taken that can be read: text, Markdown, HTML, PDF, DOCX, CSV, JSON and JSONL; hidden ones are left out.
+
+Examples:
+
+    chainstream knowledge create docs --model openai/text-embedding-3-small
+    chainstream knowledge add docs README.md docs/
+    chainstream knowledge search docs "how long are events kept?"`
+}
+
+// Run uploads the files and waits for them.
+func (c *knowledgeAddCommand) Run(ctx context.Context, a *app) error {
+	files, err := c.files()
+	if err != nil {
+		return err
+	}
+	id, err := c.repository(ctx, c.Repository)
+	if err != nil {
+		return err
+	}
+	documents := make([]json.RawMessage, len(files))
+	failed := false
+	for i, file := range files {
+		if documents[i], err = c.add(ctx, id, file); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	for i, file := range files {
+		var e documentEntry
+		if documents[i], e, err = c.await(ctx, id, documents[i]); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		failed = failed || e.Status == stateFailed
+		if c.JSON {
+			continue
+		}
+		line := fmt.Sprintf("%s: %s, %d chunks", e.Name, e.Status, e.Chunks)
+		if e.Error != "" {
+			line = fmt.Sprintf("%s: %s. %s", e.Name, e.Status, e.Error)
+		}
+		if err := a.printf("%s\n", printable(line)); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		if err := a.printJSON(documents); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+// readable are the endings of files that are taken out of folders.
+var readable = map[string]bool{
+	".md": true, ".markdown": true, ".mdx": true, ".html": true, ".htm": true, ".xhtml": true, ".pdf": true, ".docx": true, ".csv": true, ".tsv": true,
+	".jsonl": true, ".ndjson": true, ".json": true, ".txt": true, ".text": true, ".rst": true, ".adoc": true,
+}
+
+// files answers the files that the paths mean.
+func (c *knowledgeAddCommand) files() ([]string, error) {
+	var files []string
+	for _, path := range c.Paths {
+		err := filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case at == path && !entry.IsDir():
+				files = append(files, at)
+			case at != path && strings.HasPrefix(entry.Name(), "."):
+				if entry.IsDir() {
+					return filepath.SkipDir
+				}
+			case entry.Type().IsRegular() && readable[strings.ToLower(filepath.Ext(at))]:
+				files = append(files, at)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("%s cannot be read (%s)", path, reason(err))}
+		}
+	}
+	if len(files) == 0 {
+		return nil, &exitError{code: exitFailed, message: "there are no files that can be read in " + strings.Join(c.Paths, ", ")}
+	}
+	return files, nil
+}
+
+func (c *knowledgeAddCommand) add(ctx context.Context, repository int64, file string) (json.RawMessage, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, &exitError{code: exitFailed, err: err, message: "cannot be read (" + reason(err) + ")"}
+	}
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	if err := form.WriteField("name", filepath.ToSlash(filepath.Clean(file))); err != nil {
+		return nil, err
+	}
+	part, err := form.CreateFormFile("file", filepath.Base(file))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := part.Write(data); err != nil {
+		return nil, err
+	}
+	if err := form.Close(); err != nil {
+		return nil, err
+	}
+	var raw json.RawMessage
+	err = c.call(ctx, client.Request{Method: http.MethodPost, Path: documentsPath(repository), Body: body.Bytes(), ContentType: form.FormDataContentType()}, &raw)
+	return raw, err
+}
+
+// awaitEvery is how often a document is asked for that is being processed.
+const awaitEvery = 200 * time.Millisecond
+
+// await answers a document when it is no longer processed, or as it is.
+func (c *knowledgeAddCommand) await(ctx context.Context, repository int64, raw json.RawMessage) (json.RawMessage, documentEntry, error) {
+	tick := time.NewTicker(awaitEvery)
+	defer tick.Stop()
+	for {
+		var e documentEntry
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return nil, e, fmt.Errorf("read the document: %w", err)
+		}
+		if c.NoWait || e.Status != "processing" {
+			return raw, e, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, e, ctx.Err()
+		}
+		if err := c.call(ctx, client.Request{Path: documentsPath(repository) + "/" + strconv.FormatInt(e.ID, 10)}, &raw); err != nil {
+			return nil, e, err
+		}
+	}
+}
+
+type knowledgeDocumentsCommand struct {
+	Repository string `arg:"" help:"Name or id of the repository."`
+	clientFlags
+}
+
+// Run lists the documents.
+func (c *knowledgeDocumentsCommand) Run(ctx context.Context, a *app) error {
+	id, err := c.repository(ctx, c.Repository)
+	if err != nil {
+		return err
+	}
+	var raw []json.RawMessage
+	if err := c.pages(ctx, documentsPath(id), url.Values{}, 0, &raw); err != nil {
+		return err
+	}
+	if c.JSON {
+		return a.printJSON(raw)
+	}
+	t := a.table("ID", "NAME", "STATUS", "VERSION", "CHUNKS", "BYTES", "ERROR")
+	for _, text := range raw {
+		var e documentEntry
+		if err := json.Unmarshal(text, &e); err != nil {
+			return fmt.Errorf("read a document: %w", err)
+		}
+		status := e.Status
+		if status == "processing" {
+			status = fmt.Sprintf("%s %d%%", status, e.Progress)
+		}
+		t.row(e.ID, e.Name, status, e.Version, e.Chunks, e.Bytes, e.Error)
+	}
+	return t.flush()
+}
+
+type knowledgeSearchCommand struct {
+	Repository string  `arg:"" help:"Name or id of the repository."`
+	Query      string  `arg:"" help:"What is looked for."`
+	Search     string  `help:"vector, keyword or hybrid." default:"hybrid" enum:"vector,keyword,hybrid"`
+	Limit      int     `help:"Passages at most." default:"5"`
+	Threshold  float64 `help:"Least relevance, 0 to 1."`
+	clientFlags
+}
+
+// Run searches.
+func (c *knowledgeSearchCommand) Run(ctx context.Context, a *app) error {
+	id, err := c.repository(ctx, c.Repository)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(map[string]any{
+		"repositories": []int64{id}, "query": c.Query, "search": c.Search, "limit": c.Limit, "threshold": c.Threshold,
+	})
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	if err := c.call(ctx, client.Request{Method: http.MethodPost, Path: repositoriesPath + "/search", Body: body}, &raw); err != nil {
+		return err
+	}
+	if c.JSON {
+		return a.printJSON(raw)
+	}
+	var answer struct {
+		Results []struct {
+			DocumentName string  `json:"documentName"`
+			Headings     string  `json:"headings"`
+			Page         *int    `json:"page"`
+			Score        float64 `json:"score"`
+			Text         string  `json:"text"`
+		} `json:"results"`
+		Degraded string `json:"degraded"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return fmt.Errorf("read what was found: %w", err)
+	}
+	if answer.Degraded != "" {
+		a.remark("%s", answer.Degraded)
+	}
+	for _, p := range answer.Results {
+		where := p.DocumentName
+		if p.Page != nil {
+			where += fmt.Sprintf(", page %d", *p.Page)
+		}
+		if p.Headings != "" {
+			where += ", " + p.Headings
+		}
+		if err := a.printf("%.3f %s\n%s\n\n", p.Score, printable(where), printable(p.Text)); err != nil {
+			return err
+		}
+	}
+	if len(answer.Results) == 0 {
+		return a.printf("nothing was found\n")
+	}
+	return nil
+}
+
+type knowledgeRemoveCommand struct {
+	Repository string `arg:"" help:"Name or id of the repository."`
+	Document   int64  `arg:"" optional:"" help:"Id of the document; without it the repository goes."`
+	clientFlags
+}
+
+// Run removes a repository or a document.
+func (c *knowledgeRemoveCommand) Run(ctx context.Context, _ *app) error {
+	id, err := c.repository(ctx, c.Repository)
+	if err != nil {
+		return err
+	}
+	path := repositoriesPath + "/" + strconv.FormatInt(id, 10)
+	if c.Document != 0 {
+		path = documentsPath(id) + "/" + strconv.FormatInt(c.Document, 10)
+	}
+	return c.call(ctx, client.Request{Method: http.MethodDelete, Path: path}, nil)
+}
