@@ -73,10 +73,13 @@ func form(t *testing.T, parts ...[3]string) (body, media string) {
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
 	for _, p := range parts {
-		part, err := w.CreateFormField(p[0])
-		if p[1] != "" {
-			part, err = w.CreateFormFile(p[0], p[1])
+		if p[1] == "" {
+			if err := w.WriteField(p[0], p[2]); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		}
+		part, err := w.CreateFormFile(p[0], p[1])
 		if err != nil {
 			t.Fatal(err)
 		}

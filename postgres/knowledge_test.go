@@ -127,8 +127,8 @@ func (l *library) save(repository int64, name, text, metadata string) knowledge.
 func (l *library) add(repository int64, name, text, metadata string) knowledge.Document {
 	l.t.Helper()
 	d := l.save(repository, name, text, metadata)
-	if err := l.ingester.Process(l.t.Context(), d.ID, d.Uploaded); err != nil {
-		l.t.Fatal(err)
+	if again, err := l.ingester.Process(l.t.Context(), d.ID, d.Uploaded); err != nil || again {
+		l.t.Fatal(again, err)
 	}
 	return l.document(d)
 }
@@ -221,10 +221,10 @@ func TestUploads(t *testing.T) {
 	// One that is superseded while it is processed does nothing.
 	old := l.save(r.ID, "a.txt", "Old.", "")
 	d = l.save(r.ID, "a.txt", "Lakes stand.", "")
-	if err := l.ingester.Process(t.Context(), old.ID, old.Uploaded); err != nil {
+	if _, err := l.ingester.Process(t.Context(), old.ID, old.Uploaded); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); err != nil {
+	if _, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); err != nil {
 		t.Fatal(err)
 	}
 	if d = l.document(d); d.Version != d.Uploaded || d.Status != knowledge.StatusReady {
@@ -263,7 +263,7 @@ func TestBadVectors(t *testing.T) {
 	}
 	l.embedder.bend = func(v []float32) []float32 { v[1] = float32(math.NaN()); return v }
 	d := l.save(r.ID, "b.txt", "Lakes stand.", "")
-	err := l.ingester.Process(t.Context(), d.ID, d.Uploaded)
+	_, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded)
 	if d = l.document(d); d.Status == knowledge.StatusReady || err == nil && d.Status != knowledge.StatusFailed {
 		t.Errorf("NaN: %v, %+v", err, d)
 	}
@@ -293,7 +293,7 @@ func TestWordCounts(t *testing.T) {
 			}
 		case 1: // the next upload supersedes it
 		default:
-			if err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); err != nil {
+			if _, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -360,11 +360,11 @@ func TestIngestionGoesOn(t *testing.T) {
 			before := l.embedder.texts
 			g := *l.ingester
 			g.Store = &cutting{IngestStore: l.Store, left: step, after: after}
-			err := g.Process(t.Context(), d.ID, d.Uploaded)
+			_, err := g.Process(t.Context(), d.ID, d.Uploaded)
 			if err != nil && !errors.Is(err, errCut) {
 				t.Fatal(err)
 			}
-			if again := l.ingester.Process(t.Context(), d.ID, d.Uploaded); again != nil {
+			if _, again := l.ingester.Process(t.Context(), d.ID, d.Uploaded); again != nil {
 				t.Fatal(again)
 			}
 			if d = l.document(d); d.Status != knowledge.StatusReady || d.Chunks != 5 {
@@ -396,7 +396,7 @@ func TestTwoWorkers(t *testing.T) {
 	var workers sync.WaitGroup
 	for range 2 {
 		workers.Go(func() {
-			if err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); err != nil {
+			if _, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); err != nil {
 				t.Error(err)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/offline"
 	"github.com/chainstream/chainstream/llm/tokenizer"
 )
 
@@ -24,6 +25,9 @@ func (m embeddingModels) Embedding(id string) (knowledge.Embedding, error) {
 	target, err := m.registry.Resolve(id)
 	if err != nil {
 		return knowledge.Embedding{}, err
+	}
+	if target.Vendor == offline.Name {
+		return offlineEmbedding(target)
 	}
 	embedder, ok := target.Provider.(llm.Embedder)
 	if !ok {

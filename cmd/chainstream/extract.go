@@ -15,6 +15,7 @@ import (
 
 	"github.com/chainstream/chainstream/knowledge/extract"
 	"github.com/chainstream/chainstream/knowledge/pdf"
+	"github.com/chainstream/chainstream/llm/uselite"
 )
 
 // Bounds of the process that takes one file apart.
@@ -127,7 +128,7 @@ func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]string, error) {
 }
 
 // errNoPDFium is for users.
-var errNoPDFium = fmt.Errorf("%w here: this server has no PDFium for PDF documents, see --pdfium", extract.ErrUnsupported)
+var errNoPDFium = fmt.Errorf("%w on this server: it lacks PDFium, which reads PDF documents; %s", extract.ErrUnsupported, uselite.Remedy)
 
 // extractor takes files apart: texts here, what unfolds or is parsed by rules that
 // strangers play with in a process of its own, with bounded memory and time.

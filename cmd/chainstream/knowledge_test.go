@@ -27,8 +27,7 @@ prompts:
 // prompt; what cannot be read says why.
 func TestKnowledge(t *testing.T) {
 	t.Parallel()
-	fake := llmtest.NewServer()
-	t.Cleanup(fake.Close)
+	fake := llmtest.NewServer(t)
 	s := serve(t, map[string]string{"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": fake.URL}, "--database-url", pgtest.Database(t))
 	step := func(args ...string) string {
 		t.Helper()

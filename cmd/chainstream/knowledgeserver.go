@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/chainstream/chainstream/knowledge"
@@ -15,7 +13,6 @@ import (
 type knowledgeFlags struct {
 	MaxUpload     int64  `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
 	IngestWorkers int    `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
-	PDFium        string `name:"pdfium" help:"PDFium as a WebAssembly file, for PDF documents. Default: pdfium.wasm beside the program." type:"path" placeholder:"FILE" environ:"CHAINSTREAM_PDFIUM"`
 }
 
 func (f knowledgeFlags) validate() error {
@@ -25,30 +22,15 @@ func (f knowledgeFlags) validate() error {
 	return nil
 }
 
-// pdfiumFile answers where PDFium is, "" when it is nowhere.
-func (f knowledgeFlags) pdfiumFile() string {
-	if f.PDFium != "" {
-		return f.PDFium
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return ""
-	}
-	file := filepath.Join(filepath.Dir(program), "pdfium.wasm")
-	if _, err := os.Stat(file); err != nil {
-		return ""
-	}
-	return file
-}
-
 // ingestTurn is how long a document is worked on before others have their turn. It
 // is far below what the queue takes for the death of a server.
 const ingestTurn = 15 * time.Second
 
 // wireKnowledge sets up the processing of documents, and answers who searches them.
-func (s *server) wireKnowledge(models knowledge.Embeddings) (*knowledge.Searcher, error) {
+func (s *server) wireKnowledge(models knowledge.Embeddings, getenv func(string) string) (*knowledge.Searcher, error) {
+	pdfium, _ := s.flags.pdfiumFile(getenv) // documents that need it say that it is missing
 	ingester := &knowledge.Ingester{
-		Store: s.store, Extractor: extractor{pdfium: s.flags.pdfiumFile()}, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger,
+		Store: s.store, Extractor: extractor{pdfium: pdfium}, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger,
 	}
 	var err error
 	s.jobs, err = s.store.Jobs(postgres.JobsConfig{

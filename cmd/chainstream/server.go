@@ -105,7 +105,7 @@ func startServer(ctx context.Context, flags serverFlags, addr string, getenv fun
 	if _, err := s.store.SyncPrices(ctx, prices(registry)); err != nil {
 		return nil, errors.Join(databaseError(err, s.database.where), s.listener.Close(), s.closeDatabase())
 	}
-	if err := s.wire(ctx, registry); err != nil {
+	if err := s.wire(ctx, registry, getenv); err != nil {
 		return nil, errors.Join(err, s.listener.Close(), s.closeDatabase())
 	}
 	s.models = registry
@@ -158,7 +158,7 @@ func (s *server) closeWired() error {
 }
 
 // wire connects the parts, none of which knows more of the others than it needs.
-func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
+func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(string) string) error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -176,7 +176,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry) error {
 	if err != nil {
 		return err
 	}
-	search, err := s.wireKnowledge(embeddings(registry))
+	search, err := s.wireKnowledge(embeddings(registry), getenv)
 	if err != nil {
 		return err
 	}
