@@ -332,6 +332,22 @@ func (q *Queries) DocumentGet(ctx context.Context, arg DocumentGetParams) (Docum
 	return i, err
 }
 
+const documentHold = `-- name: DocumentHold :one
+SELECT id FROM documents WHERE repository_id = $1 AND id = $2 FOR UPDATE
+`
+
+type DocumentHoldParams struct {
+	RepositoryID int64
+	ID           int64
+}
+
+func (q *Queries) DocumentHold(ctx context.Context, arg DocumentHoldParams) (int64, error) {
+	row := q.db.QueryRow(ctx, documentHold, arg.RepositoryID, arg.ID)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
 const documentLock = `-- name: DocumentLock :one
 SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
 `
@@ -445,7 +461,8 @@ func (q *Queries) DocumentProgress(ctx context.Context, arg DocumentProgressPara
 const documentPublish = `-- name: DocumentPublish :exec
 UPDATE documents d
    SET version = $1, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens
+       chunks = c.chunks, tokens = c.tokens,
+       metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = $1), d.metadata)
   FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
           FROM chunks k WHERE k.document_id = $2 AND k.version = $1) c
  WHERE d.id = $2
@@ -462,7 +479,9 @@ func (q *Queries) DocumentPublish(ctx context.Context, arg DocumentPublishParams
 }
 
 const documentSameMetadata = `-- name: DocumentSameMetadata :one
-SELECT (metadata = $1::jsonb)::boolean AS same FROM documents WHERE id = $2
+SELECT (coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = d.uploaded), d.metadata) = $1::jsonb)::boolean AS same
+  FROM documents d
+ WHERE d.id = $2
 `
 
 type DocumentSameMetadataParams struct {
@@ -470,6 +489,7 @@ type DocumentSameMetadataParams struct {
 	ID       int64
 }
 
+// DocumentSameMetadata compares with the newest version.
 func (q *Queries) DocumentSameMetadata(ctx context.Context, arg DocumentSameMetadataParams) (bool, error) {
 	row := q.db.QueryRow(ctx, documentSameMetadata, arg.Metadata, arg.ID)
 	var same bool
@@ -551,7 +571,7 @@ INSERT INTO documents (repository_id, name, media_type, bytes, content_hash, met
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (repository_id, name) DO UPDATE
    SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
-       bytes = excluded.bytes, content_hash = excluded.content_hash, metadata = excluded.metadata, updated_at = clock_timestamp()
+       bytes = excluded.bytes, content_hash = excluded.content_hash, updated_at = clock_timestamp()
 RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at
 `
 
@@ -564,7 +584,8 @@ type DocumentUpsertParams struct {
 	Metadata     []byte
 }
 
-// DocumentUpsert makes a document, or the next version of one.
+// DocumentUpsert makes a document, or the next version of one. Its metadata are
+// those of the version that searches see, until the new one takes its place.
 func (q *Queries) DocumentUpsert(ctx context.Context, arg DocumentUpsertParams) (Document, error) {
 	row := q.db.QueryRow(ctx, documentUpsert,
 		arg.RepositoryID,

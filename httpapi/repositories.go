@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -104,7 +105,7 @@ func (s *Server) createRepository(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	repository := r.repository()
+	repository := r.repository(s.cfg.EmbeddingModel)
 	if len(r.problems) > 0 {
 		return inputProblem(r.problems)
 	}
@@ -178,14 +179,16 @@ func requestObject(body []byte) (*triggerReader, error) {
 
 var language = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
-func (r *triggerReader) repository() (out knowledge.Repository) {
+// repository reads a new repository. model embeds those that name none; "" means
+// that they have to.
+func (r *triggerReader) repository(model string) (out knowledge.Repository) {
 	out.Name, out.Description = r.line("name", mostName), r.free("description", mostDescription)
 	if out.Language = r.free("language", 63); out.Language == "" {
 		out.Language = "english"
 	} else if !language.MatchString(out.Language) {
 		r.add("/language", chain.CodeInvalid, "must be a text search configuration of the database, such as english, german or simple")
 	}
-	if out.Space.Model = r.free("embeddingModel", mostName); out.Space.Model == "" {
+	if out.Space.Model = cmp.Or(r.free("embeddingModel", mostName), model); out.Space.Model == "" {
 		r.add("/embeddingModel", chain.CodeRequired, "is missing: provider/model")
 	}
 	out.Space.Dimensions = r.number("dimensions", 1, mostDimensions, 0)

@@ -212,7 +212,7 @@ func TestRepositoriesRefuse(t *testing.T) {
 		{"POST", documents, "", `{"name":"a","text":"` + strings.Repeat("b", 1000) + `"}`, 413, "1000 bytes"},
 		{"POST", documents, "text/plain", `words`, 415, "multipart/form-data"},
 		{"POST", documents, "multipart/form-data", `words`, 400, "malformed_body"},
-		{"POST", documents, "multipart/form-data; boundary=x", "--x\r\n", 400, "malformed_body"},
+		{"POST", documents, "multipart/form-data; boundary=x", "--x\r\n", 422, "/file"},
 		{"POST", documents, noFileMedia, noFile, 422, "/file"},
 		{"POST", documents, emptyMedia, empty, 422, "/file"},
 		{"POST", documents, twiceMedia, twice, 422, "stands twice"},

@@ -135,8 +135,8 @@ type Searcher interface {
 	Retrieve(ctx context.Context, q knowledge.Query) (knowledge.Result, error)
 }
 
-// Config configures a Server. Store, Runner, Broker, Models, Search, Embeddings and Web are needed;
-// the zero value of every other field means its default.
+// Config configures a Server. Store, Runner, Broker, Models, Search, Embeddings and
+// Web are needed; the zero value of every other field means its default.
 type Config struct {
 	Store  Store
 	Runner Runner
@@ -146,6 +146,9 @@ type Config struct {
 
 	Search     Searcher
 	Embeddings knowledge.Embeddings
+	// EmbeddingModel embeds the repositories that name no model; "" means that
+	// they have to.
+	EmbeddingModel string
 
 	Version  string               // of the program, shown by /healthz and /openapi.json; default "dev"
 	Registry *prometheus.Registry // shown by /metrics; default NewRegistry

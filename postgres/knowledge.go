@@ -243,7 +243,8 @@ func documentOf(r db.Document) knowledge.Document {
 // DeleteDocument implements knowledge.DocumentStore.
 func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error {
 	err := s.inTx(ctx, func(q *db.Queries) error {
-		if _, err := q.DocumentGet(ctx, db.DocumentGetParams{RepositoryID: repository, ID: id}); err != nil {
+		// What is being stored of it is counted first, or not at all.
+		if _, err := q.DocumentHold(ctx, db.DocumentHoldParams{RepositoryID: repository, ID: id}); err != nil {
 			return notFound(err, knowledge.ErrNotFound)
 		}
 		if err := forgetWords(ctx, q, id, 0); err != nil {

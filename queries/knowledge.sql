@@ -48,12 +48,13 @@ DELETE FROM repositories WHERE id = @id;
 SELECT x.id::bigint AS id FROM unnest(@ids::bigint[]) AS x (id) WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.id = x.id);
 
 -- name: DocumentUpsert :one
--- DocumentUpsert makes a document, or the next version of one.
+-- DocumentUpsert makes a document, or the next version of one. Its metadata are
+-- those of the version that searches see, until the new one takes its place.
 INSERT INTO documents (repository_id, name, media_type, bytes, content_hash, metadata)
 VALUES (@repository_id, @name, @media_type, @bytes, @content_hash, @metadata)
 ON CONFLICT (repository_id, name) DO UPDATE
    SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
-       bytes = excluded.bytes, content_hash = excluded.content_hash, metadata = excluded.metadata, updated_at = clock_timestamp()
+       bytes = excluded.bytes, content_hash = excluded.content_hash, updated_at = clock_timestamp()
 RETURNING *;
 
 -- name: DocumentByName :one
@@ -72,6 +73,9 @@ SELECT d.name, d.repository_id, u.media_type, u.metadata, u.data
 
 -- name: DocumentGet :one
 SELECT * FROM documents WHERE repository_id = @repository_id AND id = @id;
+
+-- name: DocumentHold :one
+SELECT id FROM documents WHERE repository_id = @repository_id AND id = @id FOR UPDATE;
 
 -- name: DocumentPage :many
 SELECT * FROM documents
@@ -98,7 +102,8 @@ UPDATE documents SET status = 'failed', error = @reason::text, updated_at = cloc
 -- name: DocumentPublish :exec
 UPDATE documents d
    SET version = @version, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens
+       chunks = c.chunks, tokens = c.tokens,
+       metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = @version), d.metadata)
   FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
           FROM chunks k WHERE k.document_id = @id AND k.version = @version) c
  WHERE d.id = @id;
@@ -172,7 +177,10 @@ SELECT c.id, c.document_id, c.ordinal, c.headings, c.text, c.page, c.tokens
 SELECT knowledge_language_exists(@language::text)::boolean AS known;
 
 -- name: DocumentSameMetadata :one
-SELECT (metadata = @metadata::jsonb)::boolean AS same FROM documents WHERE id = @id;
+-- DocumentSameMetadata compares with the newest version.
+SELECT (coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = d.uploaded), d.metadata) = @metadata::jsonb)::boolean AS same
+  FROM documents d
+ WHERE d.id = @id;
 
 -- name: ChunkVersionDelete :exec
 DELETE FROM chunks WHERE document_id = @document_id AND version = @version;

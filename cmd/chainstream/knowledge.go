@@ -103,7 +103,7 @@ func (c *knowledgeListCommand) Run(ctx context.Context, a *app) error {
 
 type knowledgeCreateCommand struct {
 	Name        string `arg:"" help:"Name of the repository."`
-	Model       string `help:"Embedding model, provider/model." required:""`
+	Model       string `help:"Embedding model, provider/model. Default: the server's, offline/use-lite unless it was told another."`
 	Dimensions  int    `help:"Length of the vectors, where the model can shorten them."`
 	Language    string `help:"Language of the documents, as the database's text search names it." default:"english"`
 	Description string `help:"What it is about."`
@@ -112,7 +112,10 @@ type knowledgeCreateCommand struct {
 
 // Run makes a repository.
 func (c *knowledgeCreateCommand) Run(ctx context.Context, a *app) error {
-	fields := map[string]any{"name": c.Name, "embeddingModel": c.Model, "language": c.Language, "description": c.Description}
+	fields := map[string]any{"name": c.Name, "language": c.Language, "description": c.Description}
+	if c.Model != "" {
+		fields["embeddingModel"] = c.Model
+	}
 	if c.Dimensions != 0 {
 		fields["dimensions"] = c.Dimensions
 	}
@@ -147,7 +150,7 @@ func (knowledgeAddCommand) Help() string {
 
 Examples:
 
-    chainstream knowledge create docs --model openai/text-embedding-3-small
+    chainstream knowledge create docs
     chainstream knowledge add docs README.md docs/
     chainstream knowledge search docs "how long are events kept?"`
 }

@@ -11,8 +11,9 @@ import (
 
 // knowledgeFlags configure what becomes of documents.
 type knowledgeFlags struct {
-	MaxUpload     int64  `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
-	IngestWorkers int    `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
+	MaxUpload      int64  `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
+	EmbeddingModel string `help:"Embedding model of repositories that name none." default:"offline/use-lite" placeholder:"PROVIDER/MODEL" environ:"CHAINSTREAM_EMBEDDING_MODEL"`
+	IngestWorkers  int    `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
 }
 
 func (f knowledgeFlags) validate() error {

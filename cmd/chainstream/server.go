@@ -193,6 +193,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
 		Version: version(), Registry: metrics, Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
 		Heartbeat: s.flags.Heartbeat, Search: search, Embeddings: embeddings(registry), MaxUpload: s.flags.MaxUpload,
+		EmbeddingModel: s.flags.EmbeddingModel,
 	})
 	if err = errors.Join(err, circuits); err != nil {
 		s.broker.Close()
