@@ -193,20 +193,25 @@ $$;
 -- repository, with their weights: the rarest first, until the chunks that have one
 -- of them are as many as are worth ranking. So a whole prompt can be a query.
 CREATE FUNCTION knowledge_terms(repository bigint, query text)
-RETURNS TABLE (word text, weight double precision)
+RETURNS TABLE (word text, weight double precision, sought boolean)
 LANGUAGE sql STABLE ROWS 8 AS $$
     WITH total AS (
         SELECT greatest(coalesce(max(w.chunks), 0), 1)::double precision AS chunks FROM repository_words w WHERE w.repository_id = repository
-    ), found AS (
-        SELECT w.word, w.chunks, sum(w.chunks) OVER (ORDER BY w.chunks, w.word) AS reached, row_number() OVER (ORDER BY w.chunks, w.word) AS place
+    ), asked AS (
+        SELECT u.lexeme AS word, coalesce(w.chunks, 0) AS chunks
           FROM repositories r
          CROSS JOIN unnest(to_tsvector(r.language::regconfig, left(query, 100000))) u
-          JOIN repository_words w ON w.repository_id = r.id AND w.word = u.lexeme AND w.chunks > 0
+          LEFT JOIN repository_words w ON w.repository_id = r.id AND w.word = u.lexeme
          WHERE r.id = repository
+    ), ordered AS (
+        SELECT a.word, a.chunks,
+               sum(a.chunks) FILTER (WHERE a.chunks > 0) OVER (ORDER BY a.chunks, a.word) AS reached,
+               count(*) FILTER (WHERE a.chunks > 0) OVER (ORDER BY a.chunks, a.word) AS place
+          FROM asked a
     )
-    SELECT f.word, ln(1 + (t.chunks - f.chunks + 0.5) / (f.chunks + 0.5)) + 0.05
-      FROM found f, total t
-     WHERE f.place <= 2 OR f.reached <= 2000 AND f.place <= 16
+    SELECT o.word, ln(1 + (t.chunks - least(o.chunks, t.chunks) + 0.5) / (o.chunks + 0.5)) + 0.05,
+           o.chunks > 0 AND (o.place <= 2 OR o.reached <= 20000 AND o.place <= 64)
+      FROM ordered o, total t
 $$;
 
 -- knowledge_matching answers the chunks of a repository that a text finds by its
@@ -219,10 +224,11 @@ DECLARE
     config regconfig;
     terms text[];
     weights double precision[];
+    total double precision;
     wanted tsquery;
 BEGIN
     SELECT r.language::regconfig INTO config FROM repositories r WHERE r.id = repository;
-    SELECT array_agg(t.word), array_agg(t.weight) INTO terms, weights FROM knowledge_terms(repository, query) t;
+    SELECT array_agg(t.word) FILTER (WHERE t.sought), array_agg(t.weight) FILTER (WHERE t.sought), sum(t.weight) INTO terms, weights, total FROM knowledge_terms(repository, query) t;
     IF terms IS NULL THEN
         RETURN;
     END IF;
@@ -234,7 +240,7 @@ BEGIN
     RETURN QUERY
         SELECT c.id,
                -- What one occurrence in a heading ranks is 1.
-               (SELECT least(1, sum(t.weight * ts_rank('{0.1, 0.2, 0.4, 1}', c.words, quote_literal(t.word)::tsquery)) / sum(t.weight) * 1.645)
+               (SELECT least(1, sum(t.weight * ts_rank('{0.1, 0.2, 0.4, 1}', c.words, quote_literal(t.word)::tsquery)) / total * 1.645)
                   FROM unnest(terms, weights) t (word, weight)) AS found
           FROM chunks c
           JOIN documents d ON d.id = c.document_id AND d.version = c.version

@@ -19,7 +19,7 @@ import (
 	"github.com/chainstream/chainstream/internal/heap"
 )
 
-// Limit is when a benchmark gives up, whatever its flags ask for.
+// Limit is when a benchmark gives up, unless its flags say otherwise.
 const Limit = 5 * time.Minute
 
 // Run measures and writes tables to w.
@@ -34,6 +34,7 @@ func Main(name, about string, define func(*flag.FlagSet) Run) int {
 		flags.PrintDefaults()
 	}
 	run := define(flags)
+	limit := flags.Duration("limit", Limit, "after which it gives up")
 	profile := flags.String("cpuprofile", "", "`file` for a profile of this process")
 	switch err := flags.Parse(os.Args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
@@ -46,7 +47,7 @@ func Main(name, about string, define func(*flag.FlagSet) Run) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not done after %v", Limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, *limit, fmt.Errorf("not done after %v", *limit))
 	defer cancel()
 
 	defer heap.Floor(heap.DefaultFloor, os.Getenv)() // as chainstream serve does, for the parts of the server that run in here
