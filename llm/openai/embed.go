@@ -9,11 +9,17 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/sashabaranov/go-openai"
-
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/llm/wire"
 )
+
+// embeddingRequest is what is sent. go-openai's has a user always, be it empty.
+type embeddingRequest struct {
+	Model          string   `json:"model"`
+	Input          []string `json:"input"`
+	EncodingFormat string   `json:"encoding_format"`
+	Dimensions     int      `json:"dimensions,omitempty"`
+}
 
 // embeddingAnswer is the body of a success. go-openai's reader would take null for
 // the number 0.
@@ -38,9 +44,7 @@ func (p *Provider) Embed(ctx context.Context, model string, texts []string, dime
 	if len(texts) == 0 {
 		return [][]float32{}, llm.Usage{}, nil
 	}
-	got, failed := p.requestEmbeddings(ctx, openai.EmbeddingRequestStrings{
-		Input: texts, Model: openai.EmbeddingModel(model), EncodingFormat: openai.EmbeddingEncodingFormatFloat, Dimensions: dimensions,
-	})
+	got, failed := p.requestEmbeddings(ctx, embeddingRequest{Model: model, Input: texts, EncodingFormat: "float", Dimensions: dimensions})
 	if failed != nil {
 		return nil, llm.Usage{}, failed
 	}
@@ -56,7 +60,7 @@ func (p *Provider) Embed(ctx context.Context, model string, texts []string, dime
 }
 
 // requestEmbeddings makes the call and reads the answer.
-func (p *Provider) requestEmbeddings(ctx context.Context, request openai.EmbeddingRequestStrings) (*embeddingAnswer, *llm.Error) {
+func (p *Provider) requestEmbeddings(ctx context.Context, request embeddingRequest) (*embeddingAnswer, *llm.Error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, p.withDetail(llm.NewError(llm.CodeInvalidRequest, nil), err.Error())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 )
 
@@ -15,7 +16,7 @@ type Vector []float32
 func (v *Vector) UnmarshalJSON(data []byte) error {
 	data = bytes.TrimSpace(data)
 	if len(data) < 2 || data[0] != '[' {
-		return &json.UnmarshalTypeError{Value: "no list", Field: "vector"}
+		return vectorError("something else than a list")
 	}
 	rest := bytes.TrimSpace(data[1 : len(data)-1])
 	if len(rest) == 0 {
@@ -26,10 +27,14 @@ func (v *Vector) UnmarshalJSON(data []byte) error {
 	for item := range bytes.SplitSeq(rest, []byte(",")) {
 		x, err := strconv.ParseFloat(string(bytes.TrimSpace(item)), 32)
 		if err != nil {
-			return &json.UnmarshalTypeError{Value: fmt.Sprintf("%.20q", bytes.TrimSpace(item)), Field: "vector"}
+			return vectorError(fmt.Sprintf("%.20q", bytes.TrimSpace(item)))
 		}
 		out = append(out, float32(x))
 	}
 	*v = out
 	return nil
+}
+
+func vectorError(value string) error {
+	return &json.UnmarshalTypeError{Value: value, Type: reflect.TypeFor[Vector]()}
 }
