@@ -81,6 +81,8 @@ type ChunkRef struct {
 	VectorScore  float64 `json:"vectorScore,omitempty"`
 	KeywordRank  int     `json:"keywordRank,omitempty"` // from 1
 	KeywordScore float64 `json:"keywordScore,omitempty"`
+	RerankRank   int     `json:"rerankRank,omitempty"` // from 1, in the order of the rerank hook
+	RerankScore  float64 `json:"rerankScore,omitempty"`
 }
 
 // VariableSubstitution lists every name that was substituted in a prompt.

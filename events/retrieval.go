@@ -15,6 +15,8 @@ type RetrievalState struct {
 	VectorScore     *float64 `json:"vector_score,omitempty"`
 	KeywordRank     *int     `json:"keyword_rank,omitempty"`
 	KeywordScore    *float64 `json:"keyword_score,omitempty"`
+	RerankRank      *int     `json:"rerank_rank,omitempty"`
+	RerankScore     *float64 `json:"rerank_score,omitempty"`
 	Score           float64  `json:"score"`
 }
 
@@ -35,6 +37,9 @@ func retrievals(e KnowledgeRetrieved, seq int64) []RetrievalState {
 			}
 			if c.KeywordRank > 0 {
 				r.KeywordRank, r.KeywordScore = &c.KeywordRank, &c.KeywordScore
+			}
+			if c.RerankRank > 0 {
+				r.RerankRank, r.RerankScore = &c.RerankRank, &c.RerankScore
 			}
 			out = append(out, r)
 		}

@@ -33,7 +33,7 @@ func TestRetrievalsAreKept(t *testing.T) {
 		Passages: []knowledge.Passage{
 			{
 				ChunkID: 11, DocumentID: 7, DocumentVersion: 3, RepositoryID: 1, Document: "Guide", Headings: "Guide > Rivers", Page: 2,
-				Text: "Rivers flow.", Score: 0.9, Signals: knowledge.Signals{VectorRank: 1, VectorScore: 0.8, KeywordRank: 2, KeywordScore: 0.5},
+				Text: "Rivers flow.", Score: 0.9, Signals: knowledge.Signals{VectorRank: 1, VectorScore: 0.8, KeywordRank: 2, KeywordScore: 0.5, RerankRank: 1, RerankScore: 0.9},
 			},
 			{
 				ChunkID: 12, DocumentID: 8, DocumentVersion: 1, RepositoryID: 1, Document: "Tome", Score: 0.7,
@@ -59,6 +59,7 @@ prompts:
 		"chunks": []any{map[string]any{
 			"chunkId": 11.0, "documentId": 7.0, "documentVersion": 3.0, "repositoryId": 1.0, "document": "Guide", "headings": "Guide > Rivers",
 			"page": 2.0, "citation": 1.0, "score": 0.9, "vectorRank": 1.0, "vectorScore": 0.8, "keywordRank": 2.0, "keywordScore": 0.5,
+			"rerankRank": 1.0, "rerankScore": 0.9,
 		}},
 		"cut": []any{map[string]any{
 			"chunkId": 12.0, "documentId": 8.0, "documentVersion": 1.0, "repositoryId": 1.0, "document": "Tome", "score": 0.7,
@@ -79,8 +80,8 @@ prompts:
 	var rows, chunks, cut int
 	pgtest.Query(t, url, `SELECT count(*) FROM retrievals r JOIN events e USING (execution_id, seq)
 		WHERE e.event_type = 'knowledge-retrieved' AND (r.chunk_id, r.place, r.citation, r.document_version, r.vector_rank, r.keyword_rank)
-		   IS NOT DISTINCT FROM (11, 1, 1, 3, 1, 2) AND r.vector_score = 0.8 AND r.score = 0.9
-		   OR r.chunk_id = 12 AND r.place = 2 AND r.citation IS NULL AND r.vector_rank IS NULL AND r.keyword_score = 0.6`, &rows)
+		   IS NOT DISTINCT FROM (11, 1, 1, 3, 1, 2) AND r.vector_score = 0.8 AND r.score = 0.9 AND r.rerank_rank = 1 AND r.rerank_score = 0.9
+		   OR r.chunk_id = 12 AND r.place = 2 AND r.citation IS NULL AND r.vector_rank IS NULL AND r.keyword_score = 0.6 AND r.rerank_rank IS NULL`, &rows)
 	pgtest.Query(t, url, "SELECT chunks, chunks_cut FROM v_retrievals", &chunks, &cut)
 	if rows != 2 || chunks != 1 || cut != 1 {
 		t.Errorf("%d rows, %d chunks, %d cut", rows, chunks, cut)

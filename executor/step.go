@@ -356,6 +356,7 @@ func chunkRef(p knowledge.Passage, citation int) events.ChunkRef {
 		Document: p.Document, Citation: citation, Headings: cutRunes(p.Headings, maxVariableRunes), Page: p.Page,
 		VectorRank: p.Signals.VectorRank, VectorScore: p.Signals.VectorScore,
 		KeywordRank: p.Signals.KeywordRank, KeywordScore: p.Signals.KeywordScore,
+		RerankRank: p.Signals.RerankRank, RerankScore: p.Signals.RerankScore,
 	}
 }
 

@@ -2,38 +2,213 @@ package knowledge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"github.com/chainstream/chainstream/llm"
 )
 
-// Embed answers a vector for each text, by as few calls as the model takes, and
-// tries those again that failed for a passing reason. Vectors are checked: all of
-// the wanted length (0 = whatever the model's is), every number finite.
+// DefaultEmbedTimeout bounds one call of an embedding model.
+const DefaultEmbedTimeout = 2 * time.Minute
+
+// EmbeddingCall is one call of an embedding model, and how it ended.
+type EmbeddingCall struct {
+	Purpose  llm.Purpose
+	Texts    int
+	Usage    llm.Usage
+	Duration time.Duration
+	Cut      int   // texts that were longer than the model takes, before the call or because of its answer
+	Err      error // nil = vectors came
+}
+
+// EmbedOptions say how texts are embedded.
+type EmbedOptions struct {
+	Dimensions int // that the vectors must have; 0 = whatever the model's are
+	Purpose    llm.Purpose
+	// Cut shortens texts that are longer than the model takes; otherwise the
+	// provider's refusal is the error.
+	Cut   bool
+	Retry llm.RetryPolicy
+}
+
+// Embedded is what became of texts.
+type Embedded struct {
+	Vectors [][]float32 // of each text, in order
+	Usage   llm.Usage   // of all calls
+	Calls   int
+	Cut     []int // the numbers of the texts that were shortened
+}
+
+// Embed answers a vector of the length 1 for each text of a document, as EmbedTexts
+// does, and cuts what is too long. Dimensions 0 is whatever the model's is.
 func Embed(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) ([][]float32, error) {
-	out := make([][]float32, 0, len(texts))
-	for len(out) < len(texts) {
-		batch := texts[len(out):min(len(texts), len(out)+max(e.Batch, 1))]
-		vectors, err := embedBatch(ctx, e, batch, dimensions, retry)
-		if err != nil {
-			return nil, err
+	got, err := EmbedTexts(ctx, e, texts, EmbedOptions{Dimensions: dimensions, Purpose: llm.PurposeDocument, Cut: true, Retry: retry})
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range got.Vectors {
+		unit(v)
+	}
+	return got.Vectors, nil
+}
+
+// EmbedTexts answers a vector for each text, by as few calls as the model takes:
+// the same text is sent once, a call has as many texts and tokens as the model
+// allows, and one that is refused is made in halves. What failed for a passing
+// reason is tried again. Vectors are checked: all of the wanted length, every number
+// finite.
+func EmbedTexts(ctx context.Context, e Embedding, texts []string, o EmbedOptions) (Embedded, error) {
+	b := batches{e: e, o: o}
+	places := make(map[string]int, len(texts))
+	for _, text := range texts {
+		if _, known := places[text]; !known {
+			places[text] = len(b.texts)
+			b.texts = append(b.texts, text)
 		}
-		out = append(out, vectors...)
+	}
+	b.vectors, b.cut = make([][]float32, len(b.texts)), make([]bool, len(b.texts))
+	b.shorten()
+	for from := 0; from < len(b.texts); {
+		to := b.end(from)
+		if err := b.embed(ctx, from, to); err != nil {
+			return Embedded{}, err
+		}
+		from = to
+	}
+	out := Embedded{Vectors: make([][]float32, len(texts)), Usage: b.usage, Calls: b.calls}
+	for i, text := range texts {
+		place := places[text]
+		out.Vectors[i] = b.vectors[place]
+		if i > 0 && len(b.texts) < len(texts) {
+			out.Vectors[i] = append([]float32(nil), b.vectors[place]...) // nobody shares a vector
+		}
+		if b.cut[place] {
+			out.Cut = append(out.Cut, i)
+		}
 	}
 	return out, nil
 }
 
-func embedBatch(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) ([][]float32, error) {
-	for try := 1; ; try++ {
-		vectors, _, err := e.Embedder.Embed(ctx, e.Model, texts, dimensions)
-		if err == nil {
-			return vectors, checkVectors(vectors, len(texts), dimensions)
+// batches embeds texts that differ.
+type batches struct {
+	e       Embedding
+	o       EmbedOptions
+	texts   []string
+	vectors [][]float32
+	cut     []bool
+	noted   int // cuts that no call has been told with yet
+	usage   llm.Usage
+	calls   int
+}
+
+// shorten cuts the texts that are known to be too long.
+func (b *batches) shorten() {
+	if !b.o.Cut || b.e.MaxTokens <= 0 || b.e.Count == nil {
+		return
+	}
+	for i, text := range b.texts {
+		if b.e.Count(text) > int64(b.e.MaxTokens) {
+			b.shortened(i, cutTokens(text, b.e.MaxTokens, b.e.Count))
 		}
-		delay, again := retry.Next(try, err)
+	}
+}
+
+func (b *batches) shortened(i int, text string) {
+	b.texts[i], b.cut[i] = text, true
+	b.noted++
+}
+
+// end answers where the batch ends that begins at a text.
+func (b *batches) end(from int) int {
+	most := max(b.e.State.batch(b.e.Batch), 1)
+	to := min(len(b.texts), from+most)
+	if b.e.BatchTokens <= 0 || b.e.Count == nil {
+		return to
+	}
+	tokens := int64(0)
+	for i := from; i < to; i++ {
+		if tokens += b.e.Count(b.texts[i]); tokens > int64(b.e.BatchTokens) && i > from {
+			return i
+		}
+	}
+	return to
+}
+
+// embed makes the vectors of some texts. A call that the provider refuses is made
+// in halves, so that a limit nobody knew of, or one text that it does not take, does
+// not stand in the way of the others.
+func (b *batches) embed(ctx context.Context, from, to int) error {
+	vectors, err := b.attempt(ctx, b.texts[from:to])
+	for tries := 0; err != nil && to-from == 1 && b.o.Cut && tooLong(err) && tries < maxCuts; tries++ {
+		text, ok := cutHalf(b.texts[from])
+		if !ok {
+			break
+		}
+		b.shortened(from, text)
+		vectors, err = b.attempt(ctx, b.texts[from:to])
+	}
+	switch {
+	case err == nil:
+		copy(b.vectors[from:to], vectors)
+		return nil
+	case to-from == 1 || !refused(err):
+		return err
+	}
+	middle, calls := (from+to)/2, b.calls
+	for _, half := range [][2]int{{from, middle}, {middle, to}} {
+		if err := b.embed(ctx, half[0], half[1]); err != nil {
+			return err
+		}
+	}
+	if b.calls == calls+2 {
+		b.e.State.limit(to - middle) // both halves went through: it was their number
+	}
+	return nil
+}
+
+// maxCuts bounds how often a text is halved: 2^10 times what a model takes is more
+// than any chunk has.
+const maxCuts = 10
+
+// tooLong tells whether a provider says that a text is too long.
+func tooLong(err error) bool {
+	e, ok := errors.AsType[*llm.Error](err)
+	return ok && (e.Code == llm.CodeContextTooLong || e.Status == http.StatusRequestEntityTooLarge)
+}
+
+// refused tells whether fewer texts may be taken.
+func refused(err error) bool {
+	e, ok := errors.AsType[*llm.Error](err)
+	return ok && (e.Code == llm.CodeContextTooLong || e.Code == llm.CodeInvalidRequest || e.Code == llm.CodeResponseTooLarge)
+}
+
+// attempt makes a call, and makes it again where the failure may pass.
+func (b *batches) attempt(ctx context.Context, texts []string) ([][]float32, error) {
+	paid := true // of the budget for retries; nothing is due before a call was made
+	for try := 1; ; try++ {
+		calls := b.calls
+		vectors, err := b.call(ctx, texts, try == 1)
+		if err == nil {
+			return vectors, nil
+		}
+		delay, again := b.o.Retry.Next(try, err)
 		if !again {
 			return nil, err
+		}
+		// What the provider asked for by naming a time costs nothing, nor does another
+		// try of a call that was not made.
+		if b.calls > calls {
+			e, _ := errors.AsType[*llm.Error](err)
+			paid = e != nil && e.Code == llm.CodeRateLimited && e.RetryAfter > 0
+		}
+		if !paid {
+			if paid = b.e.State.takeRetry(); !paid {
+				return nil, err
+			}
 		}
 		timer := time.NewTimer(delay)
 		select {
@@ -43,6 +218,62 @@ func embedBatch(ctx context.Context, e Embedding, texts []string, dimensions int
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// call makes one call. Some servers refuse to be told the length of the vectors that
+// their model has: they are asked without it, and what comes is measured.
+func (b *batches) call(ctx context.Context, texts []string, first bool) ([][]float32, error) {
+	told := b.o.Dimensions
+	if told == b.e.Dimensions || b.e.State.untold() {
+		told = 0
+	}
+	vectors, err := b.send(ctx, texts, told, first)
+	if e, ok := errors.AsType[*llm.Error](err); ok && told > 0 && e.Code == llm.CodeInvalidRequest && !b.e.State.takes() {
+		if measured, err := b.send(ctx, texts, 0, false); err == nil {
+			vectors, told = measured, 0
+			b.e.State.learn(len(measured[0]) == b.o.Dimensions, false)
+			return vectors, checkVectors(vectors, len(texts), b.o.Dimensions)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkVectors(vectors, len(texts), b.o.Dimensions); err != nil {
+		return nil, err
+	}
+	if told > 0 {
+		b.e.State.learn(false, true)
+	}
+	return vectors, nil
+}
+
+// send sends one request.
+func (b *batches) send(ctx context.Context, texts []string, dimensions int, first bool) ([][]float32, error) {
+	done, open := b.e.State.enter(first)
+	if open != nil {
+		return nil, open
+	}
+	timeout := b.e.Timeout
+	if timeout <= 0 {
+		timeout = DefaultEmbedTimeout
+	}
+	within, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	begin := time.Now()
+	vectors, usage, err := llm.EmbedFor(within, b.e.Embedder, b.o.Purpose, b.e.Model, texts, dimensions)
+	if err != nil && ctx.Err() == nil && within.Err() != nil {
+		err = llm.NewError(llm.CodeTimeoutFirstByte, context.DeadlineExceeded) // ours, and worth another try
+	}
+	done(err)
+	b.calls++
+	b.usage.InputTokens += usage.InputTokens
+	b.usage.OutputTokens += usage.OutputTokens
+	b.usage.Estimated = b.usage.Estimated || usage.Estimated
+	if b.e.Observe != nil {
+		b.e.Observe(EmbeddingCall{Purpose: b.o.Purpose, Texts: len(texts), Usage: usage, Duration: time.Since(begin), Cut: b.noted, Err: err})
+	}
+	b.noted = 0
+	return vectors, err
 }
 
 func checkVectors(vectors [][]float32, count, dimensions int) error {
@@ -55,9 +286,73 @@ func checkVectors(vectors [][]float32, count, dimensions int) error {
 		}
 		for _, x := range v {
 			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-				return llm.NewError(llm.CodeMalformedResponse, fmt.Errorf("a vector is not finite"))
+				return llm.NewError(llm.CodeMalformedResponse, errors.New("a vector is not finite"))
 			}
 		}
 	}
 	return nil
+}
+
+// cutTokens answers the longest start of a text that has at most so many tokens.
+func cutTokens(text string, most int, count func(string) int64) string {
+	low, high := 0, len(text)
+	for low < high {
+		middle := (low + high + 1) / 2
+		if count(wholeRunes(text, middle)) <= int64(most) {
+			low = middle
+		} else {
+			high = middle - 1
+		}
+	}
+	if cut := wholeRunes(text, low); cut != "" {
+		return cut
+	}
+	_, size := utf8.DecodeRuneInString(text)
+	return text[:size]
+}
+
+// cutHalf answers the first half of a text, false when there is none.
+func cutHalf(text string) (string, bool) {
+	half := wholeRunes(text, len(text)/2)
+	return half, half != ""
+}
+
+// wholeRunes answers the first n bytes of a text, without a part of a character.
+func wholeRunes(text string, n int) string {
+	if n >= len(text) {
+		return text
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
+}
+
+// length answers the length of a vector.
+func length(v []float32) float64 {
+	var square float64
+	for _, x := range v {
+		square += float64(x) * float64(x)
+	}
+	return math.Sqrt(square)
+}
+
+// unit brings a vector to the length 1, which changes nothing of what is near to
+// what, and keeps its numbers within those that are stored. A vector of zeros has no
+// direction, so that nothing can be said to be near to it: it becomes one whose
+// numbers are all the same, which is near to no text's.
+func unit(v []float32) {
+	n := length(v)
+	const dust = 1e-3
+	switch {
+	case math.Abs(n-1) < dust:
+	case n == 0:
+		for i := range v {
+			v[i] = float32(1 / math.Sqrt(float64(len(v))))
+		}
+	default:
+		for i, x := range v {
+			v[i] = float32(float64(x) / n)
+		}
+	}
 }

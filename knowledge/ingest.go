@@ -20,6 +20,14 @@ type Embedding struct {
 	MaxTokens int    // of a text; what is longer is cut or refused; 0 = unknown
 	Batch     int    // texts of one call, at most
 	Count     func(text string) int64
+
+	Dimensions  int           // of the model's own vectors; 0 = unknown
+	BatchTokens int           // tokens of the texts of one call together, at most; 0 = any number
+	Timeout     time.Duration // of one call; 0 = DefaultEmbedTimeout
+	// State is what this process has learned of the model; nil = nothing is kept.
+	State *EmbeddingState
+	// Observe is told of every call, and of texts that were cut; it may be nil.
+	Observe func(EmbeddingCall)
 }
 
 // Embeddings finds embedding models by provider/model.

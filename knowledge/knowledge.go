@@ -47,6 +47,8 @@ type Passage struct {
 type Signals struct {
 	VectorRank, KeywordRank   int     // 1-based; 0 = not found that way
 	VectorScore, KeywordScore float64 // 0–1
+	RerankRank                int     // 1-based, in the order of the hook; 0 = there is none
+	RerankScore               float64 // of the hook, 0–1
 }
 
 // Relevance answers the better of both scores. Unlike the score of a hybrid search,

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/chainstream/chainstream/llm"
 )
@@ -47,10 +48,16 @@ type SearchStore interface {
 	Around(ctx context.Context, places []Place, reach int) (map[Place]Chunk, error)
 }
 
+// Ranked is the place of a passage in a better order.
+type Ranked struct {
+	Passage int     // its number in what was to be put into order
+	Score   float64 // 0–1
+}
+
 // Reranker puts passages into a better order, for example by asking a model. It
-// answers the numbers of the passages, best first, and may leave some out.
+// answers each of them once, best first.
 type Reranker interface {
-	Rerank(ctx context.Context, query string, passages []Passage) ([]int, error)
+	Rerank(ctx context.Context, query string, passages []Passage) ([]Ranked, error)
 }
 
 // Searcher finds passages in repositories.
@@ -60,6 +67,8 @@ type Searcher struct {
 	Reranker   Reranker // nil = the order of the search
 	Retry      llm.RetryPolicy
 	Logger     *slog.Logger
+
+	queries vectorCache // of queries that were embedded lately
 }
 
 // Missing answers which of the repositories do not exist.
@@ -71,44 +80,57 @@ func (s *Searcher) Missing(ctx context.Context, repositories []int64) ([]int64, 
 const (
 	leastCandidates = 50
 	mostCandidates  = 400
+	// mostReranked is how many passages the hook is given.
+	mostReranked = 100
+	// embedQueryWithin bounds how long a search waits for the vector of its query,
+	// and patience how long for another try.
+	embedQueryWithin = 20 * time.Second
+	patience         = 2 * time.Second
 )
 
 // Retrieve answers the passages for a query, best first. Where one of the two
 // searches of a hybrid one fails, the other answers alone and the result says so.
 func (s *Searcher) Retrieve(ctx context.Context, q Query) (Result, error) {
-	vectors, degraded, err := s.queryVectors(ctx, &q)
+	return s.retrieve(ctx, q, nil)
+}
+
+// retrieve is Retrieve; x, which may be nil, notes how it went.
+func (s *Searcher) retrieve(ctx context.Context, q Query, x *Explanation) (Result, error) {
+	begin := time.Now()
+	vectors, degraded, err := s.queryVectors(ctx, &q, x)
 	if err != nil {
 		return Result{}, err
 	}
-	found, err := s.Store.SearchChunks(ctx, Search{
+	begin = x.took(&x.timings().Embed, begin)
+	wanted := Search{
 		Repositories: q.Repositories, Vectors: vectors, Mode: q.Search, Text: q.Text, Filter: q.Filter,
 		Candidates: min(max(leastCandidates, 4*q.Limit), mostCandidates),
-	})
+	}
+	found, err := s.find(ctx, wanted, x)
 	if err != nil {
 		return Result{}, err
 	}
+	begin = x.took(&x.timings().Search, begin)
 	result := Result{Degraded: degraded}
-	if s.Reranker != nil {
-		found = s.rerank(ctx, q, found, &result)
+	if s.Reranker != nil && len(found) > 0 {
+		found = s.rerank(ctx, q, found, &result, x)
+		begin = x.took(&x.timings().Rerank, begin)
 	}
-	found = choose(found, q, &result.Left)
+	found = choose(found, q, &result.Left, x)
 	if result.Passages, err = s.withNeighbours(ctx, found, q.Neighbours); err != nil {
 		return Result{}, err
 	}
+	x.took(&x.timings().Neighbours, begin)
 	return result, nil
 }
 
 // queryVectors embeds the query for every repository, once for each model.
-func (s *Searcher) queryVectors(ctx context.Context, q *Query) (vectors [][]float32, degraded string, err error) {
+func (s *Searcher) queryVectors(ctx context.Context, q *Query, x *Explanation) (vectors [][]float32, degraded string, err error) {
 	vectors = make([][]float32, len(q.Repositories))
 	if q.Search == SearchKeyword {
 		return vectors, "", nil
 	}
-	type made struct {
-		vector []float32
-		err    error
-	}
-	models := make(map[Space]made)
+	models := make(map[Space]EmbeddedQuery)
 	for i, id := range q.Repositories {
 		r, err := s.Store.Repository(ctx, id)
 		if err != nil {
@@ -117,21 +139,22 @@ func (s *Searcher) queryVectors(ctx context.Context, q *Query) (vectors [][]floa
 		key := Space{Model: r.Space.Model, Dimensions: r.Space.Dimensions}
 		m, ok := models[key]
 		if !ok {
-			m.vector, m.err = s.embedQuery(ctx, key, q.Text)
+			m = s.embedQuery(ctx, key, q.Text)
 			models[key] = m
+			x.embedded(m)
 		}
 		switch {
-		case m.err == nil:
+		case m.Err == nil:
 			vectors[i] = m.vector
 		case ctx.Err() != nil:
 			return nil, "", context.Cause(ctx)
 		case q.Search == SearchVector:
-			return nil, "", m.err
+			return nil, "", m.Err
 		default:
-			s.Logger.WarnContext(ctx, "a query could not be embedded, words are searched alone", "model", key.Model, "error", m.err)
+			s.Logger.WarnContext(ctx, "a query could not be embedded, words are searched alone", "model", key.Model, "error", m.Err)
 			degraded = "The query could not be embedded by " + key.Model + "; the search went by words alone."
 			var e *llm.Error
-			if errors.As(m.err, &e) {
+			if errors.As(m.Err, &e) {
 				degraded += " " + e.Message
 			}
 		}
@@ -142,24 +165,62 @@ func (s *Searcher) queryVectors(ctx context.Context, q *Query) (vectors [][]floa
 // maxWindows bounds how many parts of a long query are embedded.
 const maxWindows = 4
 
+// EmbeddedQuery is a query as a model was given it.
+type EmbeddedQuery struct {
+	Space  Space    // without an id
+	Parts  []string // more than one when it was longer than the model takes
+	Cached bool     // the vector was known
+	Tokens int64    // that the model was given now
+	Err    error
+
+	vector []float32
+}
+
 // embedQuery answers the vector of a query. One that is longer than the model takes
 // is cut into parts, and the mean of their vectors stands for it: of very long ones
 // the first and the last parts, where a prompt says what it wants.
-func (s *Searcher) embedQuery(ctx context.Context, space Space, text string) ([]float32, error) {
+func (s *Searcher) embedQuery(ctx context.Context, space Space, text string) EmbeddedQuery {
+	out := EmbeddedQuery{Space: space}
 	e, err := s.Embeddings.Embedding(space.Model)
 	if err != nil {
-		return nil, fmt.Errorf("embed the query: %w", err)
+		out.Err = fmt.Errorf("embed the query: %w", err)
+		return out
 	}
-	parts := []string{text}
+	out.Parts = []string{text}
 	if e.MaxTokens > 0 && e.Count(text) > int64(e.MaxTokens) {
-		parts = windows(text, e)
+		out.Parts = windows(text, e)
 	}
-	vectors, err := Embed(ctx, e, parts, space.Dimensions, s.Retry)
+	key := vectorKeyOf(space, text)
+	if out.vector, out.Cached = s.queries.get(key); out.Cached {
+		return out
+	}
+	within, cancel := context.WithTimeout(ctx, embedQueryWithin)
+	defer cancel()
+	retry := s.Retry
+	if retry.MaxRetryAfter <= 0 || retry.MaxRetryAfter > patience {
+		retry.MaxRetryAfter = patience // a search by words alone is better than one that comes late
+	}
+	got, err := EmbedTexts(within, e, out.Parts, EmbedOptions{Dimensions: space.Dimensions, Purpose: llm.PurposeQuery, Cut: true, Retry: retry})
 	if err != nil {
-		return nil, err
+		out.Err = err
+		return out
 	}
-	return mean(vectors), nil
+	out.Tokens = got.Usage.InputTokens
+	for _, v := range got.Vectors {
+		if length(v) > 0 {
+			unit(v)
+		}
+	}
+	if out.vector = mean(got.Vectors); length(out.vector) == 0 {
+		out.vector, out.Err = nil, errNoMeaning
+		return out
+	}
+	s.queries.put(key, out.vector)
+	return out
 }
+
+// errNoMeaning says that the vector of a query points nowhere.
+var errNoMeaning = errors.New("the query has nothing that the model could embed")
 
 // windows cuts a text at spaces into parts that the model takes.
 func windows(text string, e Embedding) []string {
@@ -210,40 +271,77 @@ func mean(vectors [][]float32) []float32 {
 	return out
 }
 
+// find searches the store, and with x asks it how.
+func (s *Searcher) find(ctx context.Context, wanted Search, x *Explanation) ([]Found, error) {
+	store, ok := s.Store.(ExplainStore)
+	if x == nil || !ok {
+		return s.Store.SearchChunks(ctx, wanted)
+	}
+	found, indexes, err := store.SearchExplained(ctx, wanted)
+	x.Indexes, x.Candidates = indexes, wanted.Candidates
+	return found, err
+}
+
 // rerank lets the hook order what was found. A hook that fails changes nothing.
-func (s *Searcher) rerank(ctx context.Context, q Query, found []Found, result *Result) []Found {
-	passages := make([]Passage, len(found))
-	for i, f := range found {
+func (s *Searcher) rerank(ctx context.Context, q Query, found []Found, result *Result, x *Explanation) []Found {
+	given := found[:min(len(found), mostReranked)]
+	passages := make([]Passage, len(given))
+	for i, f := range given {
 		passages[i] = f.Passage
 	}
 	order, err := s.Reranker.Rerank(ctx, q.Text, passages)
+	if err == nil {
+		err = checkOrder(order, len(given))
+	}
 	if err != nil {
 		s.Logger.WarnContext(ctx, "passages were not put into a better order", "error", err)
-		result.Degraded = strings.TrimSpace(result.Degraded + " The passages could not be put into a better order.")
+		result.Degraded = strings.TrimSpace(result.Degraded + " The passages could not be put into a better order; theirs is that of the search.")
+		x.rerankFailed(err)
 		return found
 	}
-	out, used := make([]Found, 0, len(order)), make(map[int]bool)
-	for _, i := range order {
-		if i >= 0 && i < len(found) && !used[i] {
-			used[i] = true
-			out = append(out, found[i])
-		}
+	for _, f := range found[len(given):] {
+		result.Left.Limit++
+		x.removed(f, RemovedRerank)
+	}
+	out := make([]Found, len(order))
+	for place, r := range order {
+		f := given[r.Passage]
+		f.Signals.RerankRank, f.Signals.RerankScore, f.Score = place+1, r.Score, r.Score
+		out[place] = f
 	}
 	return out
 }
 
+// checkOrder tells whether an order has every passage once.
+func checkOrder(order []Ranked, passages int) error {
+	if len(order) != passages {
+		return fmt.Errorf("%d of %d passages were put into an order", len(order), passages)
+	}
+	seen := make([]bool, passages)
+	for _, r := range order {
+		if r.Passage < 0 || r.Passage >= passages || seen[r.Passage] {
+			return fmt.Errorf("passage %d is in the order twice, or does not exist", r.Passage)
+		}
+		seen[r.Passage] = true
+	}
+	return nil
+}
+
 // choose keeps what the query allows, and counts the rest.
-func choose(found []Found, q Query, left *Left) []Found {
+func choose(found []Found, q Query, left *Left, x *Explanation) []Found {
 	var kept []Found
 	of := make(map[int64]int)
 	for _, f := range found {
 		switch {
 		case f.Signals.Relevance() < q.Threshold:
 			left.Threshold++
+			x.removed(f, RemovedThreshold)
 		case q.PerDocument > 0 && of[f.DocumentID] >= q.PerDocument:
 			left.Document++
+			x.removed(f, RemovedDocument)
 		case len(kept) >= q.Limit:
 			left.Limit++
+			x.removed(f, RemovedLimit)
 		default:
 			of[f.DocumentID]++
 			kept = append(kept, f)

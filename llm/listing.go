@@ -12,6 +12,10 @@ import (
 type Listed struct {
 	Model string // without our prefix
 	Info  Info   // as far as the provider tells
+	// Embeds says that the model makes vectors instead of answering prompts, of
+	// Dimensions numbers where that is known.
+	Embeds     bool
+	Dimensions int
 }
 
 // How local servers are asked.

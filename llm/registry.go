@@ -17,6 +17,8 @@ var (
 	ErrUnknownProvider = errors.New("unknown model provider")
 	// ErrUnknownModel reports a model that a provider with a fixed list lacks.
 	ErrUnknownModel = errors.New("unknown model")
+	// ErrEmbeddingModel reports a model for prompts that makes vectors.
+	ErrEmbeddingModel = errors.New("the model makes vectors and answers no prompts")
 	// ErrNotConfigured reports a provider that exists but was not set up; the
 	// text names the environment variable that sets it up.
 	ErrNotConfigured = errors.New("model provider is not configured")
@@ -37,8 +39,10 @@ type Entry struct {
 	// Models lists well-known models for choosing from, without prefix.
 	Models []string
 	// Embeddings are the embedding models that people may choose from. They can be
-	// resolved, and no prompt may name one.
-	Embeddings []EmbeddingModel
+	// resolved, and no prompt may name one. FindEmbedding is asked for the others,
+	// nil knows none.
+	Embeddings    []EmbeddingModel
+	FindEmbedding func(model string) (EmbeddingModel, bool)
 	// Info is what is known of models, by their name without prefix; Lookup is
 	// asked for the others, and nil knows none.
 	Info   map[string]Info
@@ -79,17 +83,6 @@ type Model struct {
 	Info      Info
 }
 
-// EmbeddingModel is a model that turns texts into vectors.
-type EmbeddingModel struct {
-	ID         string // provider/model; in an Entry without the provider
-	Label      string // for people: what kind of model it is
-	Dimensions int
-	MaxTokens  int // of a text, what follows has no influence; 0 = unknown or any
-	// Available tells that the model can be called; nil = whenever its provider is
-	// configured.
-	Available func() bool
-}
-
 // Registry finds providers by the first part of a model id. Its providers do not
 // change after NewRegistry; what is known of local servers does, in the
 // background. It is safe for concurrent use.
@@ -123,8 +116,10 @@ func SplitModelID(id string) (provider, model string, err error) {
 // ErrUnknownModel, ErrNotConfigured.
 func (r *Registry) Resolve(id string) (Target, error) {
 	entry, model, err := r.find(id)
-	if errors.Is(err, ErrUnknownModel) && entry.embeds(model) {
-		err = nil
+	if errors.Is(err, ErrUnknownModel) {
+		if _, embeds := entry.embedding(model, sight{}); embeds {
+			err = nil
+		}
 	}
 	if err != nil {
 		return Target{}, err
@@ -149,11 +144,16 @@ func (r *Registry) Info(id string) Info {
 }
 
 // Check reports whether a chain may name this model: ErrModelID,
-// ErrUnknownProvider or ErrUnknownModel when not. A provider that is merely not
-// configured passes, because a chain may be written before its key is there;
-// Resolve tells at the call.
+// ErrUnknownProvider, ErrUnknownModel or ErrEmbeddingModel when not. A provider
+// that is merely not configured passes, because a chain may be written before its
+// key is there; Resolve tells at the call.
 func (r *Registry) Check(id string) error {
-	_, _, err := r.find(id)
+	entry, model, err := r.find(id)
+	if err == nil {
+		if _, embeds := entry.embedding(model, r.look(entry)); embeds {
+			err = fmt.Errorf("%w: %q", ErrEmbeddingModel, id)
+		}
+	}
 	return err
 }
 
@@ -166,7 +166,9 @@ func (r *Registry) Models() []Model {
 		seen := r.look(e)
 		names := slices.Clone(e.Models)
 		for _, l := range seen.models {
-			names = append(names, l.Model)
+			if _, embeds := e.embedding(l.Model, seen); !embeds {
+				names = append(names, l.Model)
+			}
 		}
 		slices.Sort(names)
 		for _, model := range slices.Compact(names) {
@@ -198,26 +200,4 @@ func (r *Registry) find(id string) (*listing, string, error) {
 		return entry, model, fmt.Errorf("%w: %q (known: %s)", ErrUnknownModel, id, strings.Join(entry.Models, ", "))
 	}
 	return entry, model, nil
-}
-
-// embeds tells whether one of the entry's embedding models has this name.
-func (e Entry) embeds(model string) bool {
-	return slices.ContainsFunc(e.Embeddings, func(m EmbeddingModel) bool { return m.ID == model })
-}
-
-// EmbeddingModels lists the embedding models to choose from that can be called
-// now, sorted by id. Providers may have others.
-func (r *Registry) EmbeddingModels() []EmbeddingModel {
-	var models []EmbeddingModel
-	for name, e := range r.entries {
-		for _, m := range e.Embeddings {
-			if e.Provider == nil || m.Available != nil && !m.Available() {
-				continue
-			}
-			m.ID = name + "/" + m.ID
-			models = append(models, m)
-		}
-	}
-	slices.SortFunc(models, func(a, b EmbeddingModel) int { return strings.Compare(a.ID, b.ID) })
-	return models
 }

@@ -13,6 +13,7 @@ SELECT ev.execution_id,
   JOIN executions e ON e.id = ev.execution_id
  WHERE ev.event_type = 'knowledge-retrieved';
 DROP TABLE retrievals;
+DROP FUNCTION knowledge_index_use(bigint);
 DROP FUNCTION knowledge_search(bigint[], text, text, text[], integer, jsonb);
 DROP FUNCTION knowledge_matching(bigint, text, integer, jsonb);
 DROP FUNCTION knowledge_terms(bigint, text);

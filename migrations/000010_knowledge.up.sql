@@ -287,6 +287,17 @@ LANGUAGE sql STABLE ROWS 50 AS $$
      ORDER BY f.score DESC, f.chunk_id
 $$;
 
+-- knowledge_index_use tells whether there is an index over the vectors of a space,
+-- and whether this transaction has used it.
+CREATE FUNCTION knowledge_index_use(space bigint) RETURNS TABLE (present boolean, used boolean)
+LANGUAGE sql VOLATILE ROWS 1 AS $$
+    SELECT count(*) > 0, coalesce(sum(pg_stat_get_xact_numscans(i.indexrelid)), 0) > 0
+      FROM pg_index i
+      JOIN pg_class c ON c.oid = i.indexrelid
+      JOIN pg_am a ON a.oid = c.relam
+     WHERE i.indrelid = to_regclass(format('chunk_vectors_%s', space)) AND i.indisvalid AND a.amname = 'hnsw'
+$$;
+
 -- Which chunks a prompt was given, and why: a projection of knowledge-retrieved.
 CREATE TABLE retrievals (
     execution_id     bigint NOT NULL REFERENCES executions (id) ON DELETE CASCADE,
@@ -302,6 +313,8 @@ CREATE TABLE retrievals (
     vector_score     double precision,
     keyword_rank     integer,
     keyword_score    double precision,
+    rerank_rank      integer, -- in the order of the rerank hook; null = there was none
+    rerank_score     double precision,
     score            double precision NOT NULL, -- 0–1
     PRIMARY KEY (execution_id, prompt_id, seq, place)
 );
@@ -341,6 +354,8 @@ SELECT r.execution_id,
        r.vector_score,
        r.keyword_rank,
        r.keyword_score,
+       r.rerank_rank,
+       r.rerank_score,
        r.score
   FROM retrievals r
   JOIN executions e ON e.id = r.execution_id

@@ -10,13 +10,17 @@ import (
 
 // SearchChunks implements knowledge.SearchStore with one statement.
 func (s *Store) SearchChunks(ctx context.Context, q knowledge.Search) ([]knowledge.Found, error) {
+	return searchChunks(ctx, s.queries, q)
+}
+
+func searchChunks(ctx context.Context, queries *db.Queries, q knowledge.Search) ([]knowledge.Found, error) {
 	vectors := make([]string, len(q.Repositories))
 	for i, v := range q.Vectors {
 		if v != nil {
 			vectors[i] = vectorText(v)
 		}
 	}
-	rows, err := s.queries.KnowledgeSearch(ctx, db.KnowledgeSearchParams{
+	rows, err := queries.KnowledgeSearch(ctx, db.KnowledgeSearchParams{
 		Repositories: q.Repositories, Mode: q.Mode, Query: q.Text, QueryVectors: vectors, Candidates: int32(q.Candidates), Filter: q.Filter,
 	})
 	if err != nil {

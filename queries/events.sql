@@ -155,16 +155,16 @@ WITH head AS (
            finished_at = excluded.finished_at
 ), passages AS (
     INSERT INTO retrievals (execution_id, prompt_id, seq, place, citation, repository_id, document_id, document_version, chunk_id,
-                            vector_rank, vector_score, keyword_rank, keyword_score, score)
+                            vector_rank, vector_score, keyword_rank, keyword_score, rerank_rank, rerank_score, score)
     SELECT f.id, r.prompt_id, r.seq, r.place, r.citation, r.repository_id, r.document_id, r.document_version, r.chunk_id,
-           r.vector_rank, r.vector_score, r.keyword_rank, r.keyword_score, r.score
+           r.vector_rank, r.vector_score, r.keyword_rank, r.keyword_score, r.rerank_rank, r.rerank_score, r.score
       FROM (SELECT unnest(@retrieval_execution_ids::bigint[]) AS execution_id,
                    unnest(@retrievals::jsonb[]) AS docs) x
       JOIN fenced f ON f.id = x.execution_id
      CROSS JOIN LATERAL jsonb_to_recordset(x.docs) AS r (
            prompt_id bigint, seq bigint, place integer, citation integer, repository_id bigint, document_id bigint, document_version integer,
            chunk_id bigint, vector_rank integer, vector_score double precision, keyword_rank integer, keyword_score double precision,
-           score double precision)
+           rerank_rank integer, rerank_score double precision, score double precision)
 )
 SELECT id FROM fenced;
 

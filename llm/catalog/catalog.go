@@ -22,8 +22,9 @@ var builtin []byte
 // Catalog is a set of models and of providers beyond the built-in ones. It does
 // not change and is safe for concurrent use.
 type Catalog struct {
-	models    map[string]Model // by provider/model
-	providers map[string]Provider
+	models     map[string]Model     // by provider/model
+	embeddings map[string]Embedding // likewise
+	providers  map[string]Provider
 }
 
 // Model is what is known of a model. What is nil or empty is unknown, or, in a
@@ -53,7 +54,7 @@ type Provider struct {
 
 // Builtin answers the models that Chainstream ships with.
 var Builtin = sync.OnceValue(func() *Catalog {
-	c, err := Parse("models.yaml", builtin, []string{"openai", "anthropic", "gemini"})
+	c, err := Parse("models.yaml", builtin, []string{"openai", "anthropic", "gemini", "ollama", "lmstudio"})
 	if err != nil {
 		panic(err) // the tests read it
 	}
@@ -64,8 +65,12 @@ var Builtin = sync.OnceValue(func() *Catalog {
 // there in both, or is a dated release of one that is here, keeps what is not
 // corrected.
 func (c *Catalog) With(over *Catalog) *Catalog {
-	merged := &Catalog{models: maps.Clone(c.models), providers: maps.Clone(c.providers)}
+	merged := &Catalog{models: maps.Clone(c.models), embeddings: maps.Clone(c.embeddings), providers: maps.Clone(c.providers)}
 	maps.Copy(merged.providers, over.providers)
+	for id, e := range over.embeddings {
+		base, _ := c.LookupEmbedding(id)
+		merged.embeddings[id] = base.with(e)
+	}
 	for id, m := range over.models {
 		base, _ := c.Lookup(id)
 		merged.models[id] = base.with(m)
@@ -115,19 +120,21 @@ var release = regexp.MustCompile(`^(-latest|[-@]\d{8}|-\d{4}-\d{2}-\d{2}|-\d{4}|
 // Lookup answers what is known of a model, whose id is provider/model: the model
 // of that name, or else the one with the longest name of which the id is a
 // dated release.
-func (c *Catalog) Lookup(id string) (Model, bool) {
-	if m, ok := c.models[id]; ok {
+func (c *Catalog) Lookup(id string) (Model, bool) { return lookup(c.models, id) }
+
+func lookup[M any](models map[string]M, id string) (found M, ok bool) {
+	if m, ok := models[id]; ok {
 		return m, true
 	}
 	for i := len(id) - 1; i > 0; i-- {
 		if id[i] != '-' && id[i] != '@' || !release.MatchString(id[i:]) {
 			continue
 		}
-		if m, ok := c.models[id[:i]]; ok {
+		if m, ok := models[id[:i]]; ok {
 			return m, true
 		}
 	}
-	return Model{}, false
+	return found, false
 }
 
 // Info is Lookup in the form of the contract; the zero Info when nothing is

@@ -183,7 +183,7 @@ func TestMistakes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ text, want string }{
 		{"models:\n  openai/x: {context: 5}\n", `my.yaml:2:14: a model has no field "context"; there are capabilities, contextWindow, maxOutput, prices, tokenizer`},
-		{"modells:\n  openai/x: {}\n", `my.yaml:1:1: the document has no field "modells"; there are models, providers`},
+		{"modells:\n  openai/x: {}\n", `my.yaml:1:1: the document has no field "modells"; there are embeddings, models, providers`},
 		{"- a\n", "my.yaml:1:1: the document must be an object"},
 		{"models:\n  gpt-5: {}\n", `my.yaml:2:3: "gpt-5" is no model id; write it as provider/model`},
 		{"models:\n  foo/bar: {}\n", `my.yaml:2:3: the model "foo/bar" belongs to no provider; define foo under providers, or name one of anthropic, gemini, ollama, openai`},

@@ -33,7 +33,7 @@ func Parse(name string, data []byte, known []string) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Catalog{models: make(map[string]Model), providers: make(map[string]Provider)}
+	c := &Catalog{models: make(map[string]Model), embeddings: make(map[string]Embedding), providers: make(map[string]Provider)}
 	err = r.fields(root, "the document", map[string]func(ast.Node) error{
 		"providers": func(n ast.Node) error {
 			return r.members(n, "providers", func(key ast.Node, name string, value ast.Node) error {
@@ -43,7 +43,7 @@ func Parse(name string, data []byte, known []string) (*Catalog, error) {
 			})
 		},
 		// Read below, when the providers are known.
-		"models": func(ast.Node) error { return nil },
+		"models": func(ast.Node) error { return nil }, "embeddings": func(ast.Node) error { return nil },
 	})
 	if err != nil {
 		return nil, err
@@ -53,21 +53,32 @@ func Parse(name string, data []byte, known []string) (*Catalog, error) {
 	}
 	return c, r.fields(root, "the document", map[string]func(ast.Node) error{
 		"providers": func(ast.Node) error { return nil },
-		"models": func(n ast.Node) error {
-			return r.members(n, "models", func(key ast.Node, id string, value ast.Node) error {
-				provider, _, err := llm.SplitModelID(id)
-				if err != nil {
-					return r.errorf(key, "%q is no model id; write it as provider/model, such as openai/gpt-4.1-mini", id)
-				}
-				if !slices.Contains(known, provider) {
-					slices.Sort(known)
-					return r.errorf(key, "the model %q belongs to no provider; define %s under providers, or name one of %s", id, provider, strings.Join(known, ", "))
-				}
-				c.models[id], err = r.model(value)
-				return err
-			})
-		},
+		"models": r.ofProviders("models", known, func(id string, n ast.Node) (err error) {
+			c.models[id], err = r.model(n)
+			return err
+		}),
+		"embeddings": r.ofProviders("embeddings", known, func(id string, n ast.Node) (err error) {
+			c.embeddings[id], err = r.embedding(n)
+			return err
+		}),
 	})
+}
+
+// ofProviders reads a mapping of model ids, each of which belongs to a provider.
+func (r *reader) ofProviders(what string, known []string, each func(id string, n ast.Node) error) func(ast.Node) error {
+	return func(n ast.Node) error {
+		return r.members(n, what, func(key ast.Node, id string, value ast.Node) error {
+			provider, _, err := llm.SplitModelID(id)
+			if err != nil {
+				return r.errorf(key, "%q is no model id; write it as provider/model, such as openai/gpt-4.1-mini", id)
+			}
+			if !slices.Contains(known, provider) {
+				known := slices.Sorted(slices.Values(known))
+				return r.errorf(key, "the model %q belongs to no provider; define %s under providers, or name one of %s", id, provider, strings.Join(known, ", "))
+			}
+			return each(id, value)
+		})
+	}
 }
 
 func (r *reader) provider(key ast.Node, name string, n ast.Node, known []string) (Provider, error) {
@@ -144,32 +155,41 @@ func (r *reader) model(n ast.Node) (Model, error) {
 				return nil
 			})
 		},
-		"tokenizer": func(n ast.Node) (err error) {
-			m.Tokenizer, err = r.text(n, "tokenizer")
-			if err == nil && tokenizer.Counter(m.Tokenizer) == nil {
-				err = r.errorf(n, "the tokenizer %q is unknown; there are %s and %s, and without one tokens are estimated", m.Tokenizer, tokenizer.O200k, tokenizer.CL100k)
-			}
-			return err
-		},
-		"prices": func(n ast.Node) error {
+		"tokenizer": func(n ast.Node) (err error) { m.Tokenizer, err = r.tokenizer(n); return err },
+		"prices": func(n ast.Node) (err error) {
 			m.priced = true
-			return r.items(n, "prices", func(n ast.Node) error {
-				p, err := r.price(n)
-				if err != nil {
-					return err
-				}
-				if k := len(m.Prices); k > 0 && (m.Prices[k-1].Until.IsZero() || m.Prices[k-1].Until.After(p.From)) {
-					return r.errorf(n, "this price overlaps the one before it; write the oldest first, and give that an until that is no later than the from of the next")
-				}
-				m.Prices = append(m.Prices, p)
-				return nil
-			})
+			m.Prices, err = r.prices(n, false)
+			return err
 		},
 	})
 	return m, err
 }
 
-func (r *reader) price(n ast.Node) (llm.Price, error) {
+func (r *reader) tokenizer(n ast.Node) (string, error) {
+	name, err := r.text(n, "tokenizer")
+	if err == nil && tokenizer.Counter(name) == nil {
+		err = r.errorf(n, "the tokenizer %q is unknown; there are %s and %s, and without one tokens are estimated", name, tokenizer.O200k, tokenizer.CL100k)
+	}
+	return name, err
+}
+
+// prices reads prices over time; inputOnly says that there is no output to pay.
+func (r *reader) prices(n ast.Node, inputOnly bool) (prices []llm.Price, err error) {
+	err = r.items(n, "prices", func(n ast.Node) error {
+		p, err := r.price(n, inputOnly)
+		if err != nil {
+			return err
+		}
+		if k := len(prices); k > 0 && (prices[k-1].Until.IsZero() || prices[k-1].Until.After(p.From)) {
+			return r.errorf(n, "this price overlaps the one before it; write the oldest first, and give that an until that is no later than the from of the next")
+		}
+		prices = append(prices, p)
+		return nil
+	})
+	return prices, err
+}
+
+func (r *reader) price(n ast.Node, inputOnly bool) (llm.Price, error) {
 	var p llm.Price
 	var input, output *decimal.Decimal
 	amount := func(into **decimal.Decimal) func(ast.Node) error {
@@ -207,9 +227,14 @@ func (r *reader) price(n ast.Node) (llm.Price, error) {
 		"input": amount(&input), "cachedInput": amount(&p.CachedInput), "cacheWrite": amount(&p.CacheWrite), "output": amount(&output),
 		"source": note, "checked": note, // for people
 	})
+	if inputOnly && output == nil {
+		output = &decimal.Zero
+	}
 	switch {
 	case err != nil:
 		return p, err
+	case inputOnly && input == nil:
+		return p, r.errorf(n, "a price of an embedding model needs input, in US dollars for a million tokens; write \"0\" where it costs nothing")
 	case input == nil || output == nil:
 		return p, r.errorf(n, "a price needs input and output, in US dollars for a million tokens; write \"0\" where it costs nothing")
 	case !p.Until.IsZero() && !p.From.Before(p.Until):

@@ -116,7 +116,7 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 		}
 		wireCtx, hangUp := context.WithCancel(ctx)
 		defer hangUp()
-		resp, failed := p.open(ctx, wireCtx, req.Model, body)
+		resp, failed := p.open(ctx, wireCtx, req.Model, ":streamGenerateContent?alt=sse", body)
 		if failed != nil {
 			yield(llm.Chunk{}, failed)
 			return
@@ -140,19 +140,24 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 	}
 }
 
-// open sends a request and returns the response of a success.
-func (p *Provider) open(ctx, wireCtx context.Context, model string, body []byte) (*http.Response, *llm.Error) {
+// open sends a request to a method of a model and returns the response of a
+// success.
+func (p *Provider) open(ctx, wireCtx context.Context, model, method string, body []byte) (*http.Response, *llm.Error) {
 	path, err := modelPath(model)
 	if err != nil {
 		return nil, p.withDetail(llm.NewError(llm.CodeInvalidRequest, nil), err.Error())
 	}
-	address := p.base + path + ":streamGenerateContent?alt=sse"
+	address := p.base + path + method
 	req, err := http.NewRequestWithContext(wireCtx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, p.withDetail(llm.NewError(llm.CodeInvalidRequest, nil), err.Error())
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "text/event-stream")
+	if method == embedMethod {
+		req.Header.Set("Accept", "application/json")
+	} else {
+		req.Header.Set("Accept", "text/event-stream")
+	}
 	if p.key != "" {
 		req.Header.Set("X-Goog-Api-Key", p.key)
 	}

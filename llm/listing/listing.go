@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/chainstream/chainstream/llm"
@@ -83,8 +84,9 @@ func (s Server) bearer() map[string]string {
 	return map[string]string{"Authorization": "Bearer " + s.Key}
 }
 
-// OpenAI lists the models of a server with OpenAI's API. Those that are known
-// from their name not to chat are left out.
+// OpenAI lists the models of a server with OpenAI's API, which of them make vectors
+// by their name. Those that are known from it to do something else than that and to
+// chat are left out.
 func (s Server) OpenAI(ctx context.Context) ([]llm.Listed, error) {
 	var answer struct {
 		Data []struct {
@@ -97,8 +99,8 @@ func (s Server) OpenAI(ctx context.Context) ([]llm.Listed, error) {
 	}
 	var models []llm.Listed
 	for _, m := range answer.Data {
-		if chats(m.ID) {
-			models = append(models, llm.Listed{Model: m.ID, Info: llm.Info{ContextWindow: count(m.MaxModelLen)}})
+		if embeds := embeds(m.ID); embeds || chats(m.ID) {
+			models = append(models, llm.Listed{Model: m.ID, Embeds: embeds, Info: llm.Info{ContextWindow: count(m.MaxModelLen)}})
 		}
 	}
 	return names(models), nil
@@ -115,6 +117,9 @@ func chats(model string) bool {
 	}
 	return true
 }
+
+// embeds tells whether a model makes vectors, by its name.
+func embeds(model string) bool { return strings.Contains(strings.ToLower(model), "embed") }
 
 // Anthropic lists the models that Anthropic offers to the key.
 func (s Server) Anthropic(ctx context.Context) ([]llm.Listed, error) {
@@ -153,13 +158,14 @@ func (s Server) Gemini(ctx context.Context) ([]llm.Listed, error) {
 	}
 	var models []llm.Listed
 	for _, m := range answer.Models {
-		for _, method := range m.Methods {
-			if method == "generateContent" && chats(m.Name) {
-				models = append(models, llm.Listed{
-					Model: strings.TrimPrefix(m.Name, "models/"),
-					Info:  llm.Info{ContextWindow: count(m.InputTokenLimit), MaxOutput: count(m.OutputTokenLimit)},
-				})
-			}
+		listed := llm.Listed{Model: strings.TrimPrefix(m.Name, "models/"), Info: llm.Info{ContextWindow: count(m.InputTokenLimit)}}
+		switch {
+		case slices.Contains(m.Methods, "generateContent") && chats(m.Name):
+			listed.Info.MaxOutput = count(m.OutputTokenLimit)
+			models = append(models, listed)
+		case slices.Contains(m.Methods, "embedContent"):
+			listed.Embeds = true
+			models = append(models, listed)
 		}
 	}
 	return names(models), nil

@@ -61,12 +61,13 @@ func TestOllama(t *testing.T) {
 			answer: `{"model_info": {"general.architecture": "llama", "llama.context_length": 131072, "llama.embedding_length": 3072}, "capabilities": ["completion", "tools"]}`,
 		},
 		`POST /api/show {"model":"qwen3:8b"}`:                {answer: `{"model_info": {"qwen3.context_length": 40960}, "capabilities": ["completion", "vision", "thinking"]}`},
-		`POST /api/show {"model":"nomic-embed-text:latest"}`: {answer: `{"capabilities": ["embedding"]}`},
+		`POST /api/show {"model":"nomic-embed-text:latest"}`: {answer: `{"model_info": {"nomic-bert.context_length": 2048, "nomic-bert.embedding_length": 768}, "capabilities": ["embedding"]}`},
 		`POST /api/show {"model":"odd"}`:                     {answer: `not JSON`},
 	})
 	check(t, s.Ollama, []llm.Listed{
 		{Model: "llama3.2", Info: llm.Info{ContextWindow: 131072, Tools: true, Schema: true}},
 		{Model: "qwen3:8b", Info: llm.Info{ContextWindow: 40960, Vision: true, Reasoning: true, Schema: true}},
+		{Model: "nomic-embed-text", Embeds: true, Dimensions: 768, Info: llm.Info{ContextWindow: 2048}},
 		{Model: "odd"},
 	})
 }
@@ -76,14 +77,15 @@ func TestLMStudio(t *testing.T) {
 	s := serve(t, answers{"GET /api/v0/models": {answer: `{"data": [
 		{"id": "qwen2.5-7b", "type": "llm", "max_context_length": 32768, "loaded_context_length": 4096, "capabilities": ["tool_use"]},
 		{"id": "gemma-3", "type": "vlm", "max_context_length": 131072},
-		{"id": "nomic", "type": "embeddings"}]}`}})
+		{"id": "nomic", "type": "embeddings", "max_context_length": 2048}]}`}})
 	check(t, s.LMStudio, []llm.Listed{
 		{Model: "qwen2.5-7b", Info: llm.Info{ContextWindow: 4096, Tools: true, Schema: true}},
 		{Model: "gemma-3", Info: llm.Info{ContextWindow: 131072, Vision: true, Schema: true}},
+		{Model: "nomic", Embeds: true, Info: llm.Info{ContextWindow: 2048}},
 	})
 	// An older one has OpenAI's list only.
 	s = serve(t, answers{"GET /v1/models": {answer: `{"data": [{"id": "qwen2.5-7b"}, {"id": "text-embedding-nomic"}]}`}})
-	check(t, s.LMStudio, []llm.Listed{{Model: "qwen2.5-7b"}})
+	check(t, s.LMStudio, []llm.Listed{{Model: "qwen2.5-7b"}, {Model: "text-embedding-nomic", Embeds: true}})
 }
 
 func TestVendors(t *testing.T) {
@@ -92,14 +94,17 @@ func TestVendors(t *testing.T) {
 		header: "Authorization: Bearer the-key",
 		answer: `{"data": [{"id": "gpt-5"}, {"id": "text-embedding-3-small"}, {"id": "gpt-4o-realtime-preview"}, {"id": "meta/llama", "max_model_len": 8192}, {"id": ""}, {"id": " x"}]}`,
 	}})
-	check(t, s.OpenAI, []llm.Listed{{Model: "gpt-5"}, {Model: "meta/llama", Info: llm.Info{ContextWindow: 8192}}})
+	check(t, s.OpenAI, []llm.Listed{{Model: "gpt-5"}, {Model: "text-embedding-3-small", Embeds: true}, {Model: "meta/llama", Info: llm.Info{ContextWindow: 8192}}})
 	s = serve(t, answers{"GET /v1/models?limit=1000": {header: "X-Api-Key: the-key", answer: `{"data": [{"id": "claude-haiku-4-5-20251001"}]}`}})
 	check(t, s.Anthropic, []llm.Listed{{Model: "claude-haiku-4-5-20251001"}})
 	s = serve(t, answers{"GET /v1/models?pageSize=1000": {header: "X-Goog-Api-Key: the-key", answer: `{"models": [
 		{"name": "models/gemini-2.5-pro", "inputTokenLimit": 1048576, "outputTokenLimit": 65536, "supportedGenerationMethods": ["generateContent"]},
-		{"name": "models/text-embedding-004", "supportedGenerationMethods": ["embedContent"]}]}`}})
+		{"name": "models/text-embedding-004", "inputTokenLimit": 2048, "supportedGenerationMethods": ["embedContent", "countTokens"]}]}`}})
 	s.Address += "/openai"
-	check(t, s.Gemini, []llm.Listed{{Model: "gemini-2.5-pro", Info: llm.Info{ContextWindow: 1048576, MaxOutput: 65536}}})
+	check(t, s.Gemini, []llm.Listed{
+		{Model: "gemini-2.5-pro", Info: llm.Info{ContextWindow: 1048576, MaxOutput: 65536}},
+		{Model: "text-embedding-004", Embeds: true, Info: llm.Info{ContextWindow: 2048}},
+	})
 }
 
 func TestFailures(t *testing.T) {

@@ -34,14 +34,14 @@ func (s Server) Ollama(ctx context.Context) ([]llm.Listed, error) {
 		models = append(models, llm.Listed{Model: m.Name})
 	}
 	models = names(models)
-	chat := make([]bool, len(models))
+	chats := make([]bool, len(models))
 	var group sync.WaitGroup
 	turn := make(chan struct{}, atOnce)
 	for i := range models {
 		group.Go(func() {
 			turn <- struct{}{}
 			defer func() { <-turn }()
-			models[i].Info, chat[i] = s.describe(ctx, root, models[i].Model)
+			chats[i] = s.describe(ctx, root, &models[i])
 			// What has no other tag is called without one.
 			models[i].Model = strings.TrimSuffix(models[i].Model, ":latest")
 		})
@@ -49,7 +49,7 @@ func (s Server) Ollama(ctx context.Context) ([]llm.Listed, error) {
 	group.Wait()
 	var kept []llm.Listed
 	for i, m := range models {
-		if chat[i] {
+		if chats[i] || m.Embeds {
 			kept = append(kept, m)
 		}
 	}
@@ -57,30 +57,37 @@ func (s Server) Ollama(ctx context.Context) ([]llm.Listed, error) {
 }
 
 // describe asks Ollama about a model, and tells whether it can chat.
-func (s Server) describe(ctx context.Context, root, model string) (info llm.Info, chat bool) {
-	body, err := json.Marshal(map[string]string{"model": model})
+func (s Server) describe(ctx context.Context, root string, m *llm.Listed) (chat bool) {
+	body, err := json.Marshal(map[string]string{"model": m.Model})
 	if err != nil {
-		return llm.Info{}, true
+		return true
 	}
 	var answer struct {
 		ModelInfo    map[string]json.RawMessage `json:"model_info"`
 		Capabilities []string                   `json:"capabilities"`
 	}
 	if err := s.call(ctx, http.MethodPost, root+"/show", s.bearer(), strings.NewReader(string(body)), &answer); err != nil {
-		return llm.Info{}, true
-	}
-	for name, value := range answer.ModelInfo {
-		var n int64
-		// The name starts with that of the architecture.
-		if strings.HasSuffix(name, ".context_length") && json.Unmarshal(value, &n) == nil {
-			info.ContextWindow = count(n)
-		}
+		return true
 	}
 	can := func(what string) bool { return slices.Contains(answer.Capabilities, what) }
-	info.Vision, info.Tools, info.Reasoning = can("vision"), can("tools"), can("thinking")
+	m.Embeds = can("embedding") && !can("completion")
+	for name, value := range answer.ModelInfo {
+		var n int64
+		if json.Unmarshal(value, &n) != nil {
+			continue
+		}
+		// The name starts with that of the architecture.
+		switch {
+		case strings.HasSuffix(name, ".context_length"):
+			m.Info.ContextWindow = count(n)
+		case strings.HasSuffix(name, ".embedding_length") && m.Embeds:
+			m.Dimensions = int(count(n))
+		}
+	}
+	m.Info.Vision, m.Info.Tools, m.Info.Reasoning = can("vision"), can("tools"), can("thinking")
 	// Ollama holds any model to a schema.
-	info.Schema = true
-	return info, len(answer.Capabilities) == 0 || can("completion")
+	m.Info.Schema = !m.Embeds
+	return len(answer.Capabilities) == 0 || can("completion")
 }
 
 // LMStudio lists the models that were downloaded, by LM Studio's own API, which
@@ -104,12 +111,13 @@ func (s Server) LMStudio(ctx context.Context) ([]llm.Listed, error) {
 	}
 	var models []llm.Listed
 	for _, m := range answer.Data {
-		if m.Type == "embeddings" {
-			continue
-		}
 		window := count(m.Loaded)
 		if window == 0 {
 			window = count(m.MaxContext)
+		}
+		if m.Type == "embeddings" {
+			models = append(models, llm.Listed{Model: m.ID, Embeds: true, Info: llm.Info{ContextWindow: window}})
+			continue
 		}
 		models = append(models, llm.Listed{Model: m.ID, Info: llm.Info{
 			ContextWindow: window, Vision: m.Type == "vlm", Tools: slices.Contains(m.Capabilities, "tool_use"), Schema: true,

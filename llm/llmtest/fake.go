@@ -28,7 +28,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -55,22 +54,28 @@ type Call struct {
 // prefix. It lists the scripted models at …/models in the format of OpenAI or, to
 // who sends Anthropic's version header, of Anthropic, at /v1beta/models in
 // Gemini's and at /api/tags in Ollama's; /api/version answers as Ollama does, and
-// …/embeddings gives every text the vector of Embedding. It is safe for
-// concurrent use.
+// …/embeddings (OpenAI) and …/models/NAME:batchEmbedContents (Gemini) give every
+// text the vector of Embedding, unless ScriptEmbeddings says otherwise. It is safe
+// for concurrent use.
 type Fake struct {
 	mu       sync.Mutex
 	scripts  map[string][]Reply
 	fallback func(Request) Reply
-	watch    func(*Call)
-	calls    []*Call
-	arrived  chan struct{} // closed and replaced at every call
-	closed   chan struct{}
-	close    sync.Once
+
+	embeddings     map[string][]EmbedReply
+	embedOtherwise func(EmbedRequest) EmbedReply
+	embedCalls     []EmbedRequest
+
+	watch   func(*Call)
+	calls   []*Call
+	arrived chan struct{} // closed and replaced at every call
+	closed  chan struct{}
+	close   sync.Once
 }
 
 // New returns a fake without scripts. Close it when it is no longer needed.
 func New() *Fake {
-	return &Fake{scripts: map[string][]Reply{}, arrived: make(chan struct{}), closed: make(chan struct{})}
+	return &Fake{scripts: map[string][]Reply{}, embeddings: map[string][]EmbedReply{}, arrived: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // Server is a Fake that listens on a loopback port.
@@ -193,12 +198,13 @@ const maxRequest = 64 << 20
 // ServeHTTP implements http.Handler.
 func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, wire := wireOf(r.URL.Path)
+	embedName, embeds := embedWire(r.URL.Path)
 	switch {
 	case r.Method == http.MethodGet && f.serveList(w, r):
 	case r.Method == http.MethodPost && wire != nil:
 		f.serveAnswer(w, r, name, wire)
-	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/embeddings"):
-		f.serveEmbeddings(w, r)
+	case r.Method == http.MethodPost && embeds != nil:
+		f.serveEmbeddings(w, r, embedName, embeds)
 	default:
 		if wire == nil {
 			wire = openAIWire{}

@@ -1,11 +1,7 @@
 package llmtest
 
 import (
-	"encoding/json"
-	"hash/fnv"
 	"maps"
-	"math"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -80,54 +76,4 @@ func ollamaModels(names []string) object {
 		})
 	}
 	return object{"models": list}
-}
-
-// Dimensions is the length of the vectors of embeddings, unless a request asks
-// for another.
-const Dimensions = 16
-
-// maxDimensions bounds what a request may ask for.
-const maxDimensions = 16384
-
-// Embedding returns the vector that the fake gives to a text: always the same
-// one, of length 1.
-func Embedding(text string, dimensions int) []float64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(text)) // a hash takes everything
-	random := rand.New(rand.NewPCG(h.Sum64(), 0))
-	vector := make([]float64, dimensions)
-	sum := 0.0
-	for i := range vector {
-		vector[i] = random.NormFloat64()
-		sum += vector[i] * vector[i]
-	}
-	for i := range vector {
-		vector[i] /= math.Sqrt(sum)
-	}
-	return vector
-}
-
-func (f *Fake) serveEmbeddings(w http.ResponseWriter, r *http.Request) {
-	var req struct {
-		Model      string   `json:"model"`
-		Input      textList `json:"input"` // one text or many
-		Dimensions int      `json:"dimensions"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&req); err != nil {
-		writeBody(w, http.StatusBadRequest, openAIWire{}.failure(http.StatusBadRequest, KindInvalid, err.Error()))
-		return
-	}
-	if req.Dimensions <= 0 || req.Dimensions > maxDimensions {
-		req.Dimensions = Dimensions
-	}
-	list := make([]object, 0, len(req.Input))
-	words := 0
-	for i, text := range req.Input {
-		words += len(strings.Fields(text))
-		list = append(list, object{"object": "embedding", "index": i, "embedding": Embedding(text, req.Dimensions)})
-	}
-	writeBody(w, http.StatusOK, encode(object{
-		"object": "list", "model": req.Model, "data": list,
-		"usage": object{"prompt_tokens": words, "total_tokens": words},
-	}))
 }

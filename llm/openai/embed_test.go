@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chainstream/chainstream/llm"
+	"github.com/chainstream/chainstream/llm/llmtest"
 	"github.com/chainstream/chainstream/llm/openai"
 )
 
@@ -130,4 +131,18 @@ func TestEmbedFailures(t *testing.T) {
 		}
 		<-gone
 	})
+}
+
+// The embeddings of every server with OpenAI's API, Ollama and LM Studio among
+// them, keep the contract.
+func TestEmbeddingConformance(t *testing.T) {
+	t.Parallel()
+	fake := llmtest.NewServer(t)
+	client := llm.NewHTTPClient()
+	t.Cleanup(client.CloseIdleConnections)
+	p, err := openai.New(openai.Config{BaseURL: fake.URL, Key: "sk-secret-canary", MaxBytes: 1 << 20, Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	llmtest.ConformEmbeddings(t, llmtest.EmbedSubject{Embedder: p, Fake: fake.Fake, Numbered: true, Secret: "sk-secret-canary"})
 }

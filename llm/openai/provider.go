@@ -53,6 +53,8 @@ type Config struct {
 // Provider is a server with OpenAI's API. It is safe for concurrent use.
 type Provider struct {
 	client              *openai.Client
+	doer                doer
+	base                string
 	key                 string
 	maxCompletionTokens bool
 	maxBytes            int64
@@ -81,13 +83,16 @@ func New(c Config) (*Provider, error) {
 
 	wire := openai.DefaultConfig(c.Key)
 	wire.BaseURL = base
-	wire.HTTPClient = doer{client: &client}
+	sender := doer{client: &client}
+	wire.HTTPClient = sender
 	maxBytes := c.MaxBytes
 	if maxBytes <= 0 {
 		maxBytes = DefaultMaxBytes
 	}
 	return &Provider{
 		client:              openai.NewClientWithConfig(wire),
+		doer:                sender,
+		base:                base,
 		key:                 c.Key,
 		maxCompletionTokens: c.MaxCompletionTokens || base == DefaultBaseURL,
 		maxBytes:            maxBytes,
