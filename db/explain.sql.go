@@ -47,17 +47,19 @@ func (q *Queries) KnowledgeIndexUse(ctx context.Context, repositories []int64) (
 }
 
 const knowledgeMatched = `-- name: KnowledgeMatched :many
-SELECT c.id AS chunk_id, t.word::text AS word, t.weight::double precision AS weight
+SELECT c.id AS chunk_id, t.word::text AS word, max(t.weight)::double precision AS weight
   FROM unnest($1::bigint[]) AS r (id)
- CROSS JOIN LATERAL knowledge_terms(r.id, $2::text) t
+ CROSS JOIN unnest($2::text[]) AS q (part)
+ CROSS JOIN LATERAL knowledge_terms(r.id, q.part) t
   JOIN chunks c ON c.repository_id = r.id
- WHERE c.id = ANY($3::bigint[]) AND c.words @@ quote_literal(t.word)::tsquery
- ORDER BY c.id, t.weight DESC, t.word
+ WHERE c.id = ANY($3::bigint[]) AND t.sought AND c.words @@ quote_literal(t.word)::tsquery
+ GROUP BY c.id, t.word
+ ORDER BY c.id, weight DESC, t.word
 `
 
 type KnowledgeMatchedParams struct {
 	Repositories []int64
-	Query        string
+	Queries      []string
 	Chunks       []int64
 }
 
@@ -69,7 +71,7 @@ type KnowledgeMatchedRow struct {
 
 // KnowledgeMatched answers which of these words are in chunks.
 func (q *Queries) KnowledgeMatched(ctx context.Context, arg KnowledgeMatchedParams) ([]KnowledgeMatchedRow, error) {
-	rows, err := q.db.Query(ctx, knowledgeMatched, arg.Repositories, arg.Query, arg.Chunks)
+	rows, err := q.db.Query(ctx, knowledgeMatched, arg.Repositories, arg.Queries, arg.Chunks)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +91,18 @@ func (q *Queries) KnowledgeMatched(ctx context.Context, arg KnowledgeMatchedPara
 }
 
 const knowledgeTerms = `-- name: KnowledgeTerms :many
-SELECT r.id::bigint AS repository_id, t.word::text AS word, t.weight::double precision AS weight
+SELECT r.id::bigint AS repository_id, t.word::text AS word, max(t.weight)::double precision AS weight
   FROM unnest($1::bigint[]) AS r (id)
- CROSS JOIN LATERAL knowledge_terms(r.id, $2::text) t
- ORDER BY r.id, t.weight DESC, t.word
+ CROSS JOIN unnest($2::text[]) AS q (part)
+ CROSS JOIN LATERAL knowledge_terms(r.id, q.part) t
+ WHERE t.sought
+ GROUP BY r.id, t.word
+ ORDER BY r.id, weight DESC, t.word
 `
 
 type KnowledgeTermsParams struct {
 	Repositories []int64
-	Query        string
+	Queries      []string
 }
 
 type KnowledgeTermsRow struct {
@@ -108,7 +113,7 @@ type KnowledgeTermsRow struct {
 
 // KnowledgeTerms answers the words that a search by words looks for in repositories.
 func (q *Queries) KnowledgeTerms(ctx context.Context, arg KnowledgeTermsParams) ([]KnowledgeTermsRow, error) {
-	rows, err := q.db.Query(ctx, knowledgeTerms, arg.Repositories, arg.Query)
+	rows, err := q.db.Query(ctx, knowledgeTerms, arg.Repositories, arg.Queries)
 	if err != nil {
 		return nil, err
 	}

@@ -622,19 +622,20 @@ SELECT f.chunk_id::bigint AS chunk_id, coalesce(f.vector_rank, 0)::integer AS ve
        coalesce(f.keyword_rank, 0)::integer AS keyword_rank, coalesce(f.keyword_score, 0)::double precision AS keyword_score,
        f.score::double precision AS score,
        c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name, d.metadata
-  FROM knowledge_search($1::bigint[], $2::text, $3::text, $4::text[], $5::integer, $6::jsonb) f
+  FROM knowledge_search($1::bigint[], $2::text, $3::text[], $4::bigint[], $5::text[], $6::integer, $7::jsonb) f
   JOIN chunks c ON c.id = f.chunk_id
   JOIN documents d ON d.id = c.document_id
  ORDER BY f.score DESC, f.chunk_id
 `
 
 type KnowledgeSearchParams struct {
-	Repositories []int64
-	Mode         string
-	Query        string
-	QueryVectors []string
-	Candidates   int32
-	Filter       []byte
+	Repositories       []int64
+	Mode               string
+	Queries            []string
+	VectorRepositories []int64
+	QueryVectors       []string
+	Candidates         int32
+	Filter             []byte
 }
 
 type KnowledgeSearchRow struct {
@@ -661,7 +662,8 @@ func (q *Queries) KnowledgeSearch(ctx context.Context, arg KnowledgeSearchParams
 	rows, err := q.db.Query(ctx, knowledgeSearch,
 		arg.Repositories,
 		arg.Mode,
-		arg.Query,
+		arg.Queries,
+		arg.VectorRepositories,
 		arg.QueryVectors,
 		arg.Candidates,
 		arg.Filter,

@@ -58,7 +58,7 @@ type ExplainStore interface {
 	SearchExplained(ctx context.Context, s Search) ([]Found, []IndexUse, error)
 	// Terms answers what a search by words looks for in repositories, and which of it
 	// is in chunks.
-	Terms(ctx context.Context, repositories []int64, text string, chunks []int64) (terms, matched map[int64][]Term, err error)
+	Terms(ctx context.Context, repositories []int64, parts []string, chunks []int64) (terms, matched map[int64][]Term, err error)
 }
 
 // errNoExplanation says that a store cannot tell.
@@ -89,7 +89,7 @@ func (s *Searcher) Explain(ctx context.Context, q Query) (*Explanation, error) {
 		chunks = append(chunks, r.ChunkID)
 	}
 	if q.Search != SearchVector {
-		if x.Terms, x.Matched, err = store.Terms(ctx, q.Repositories, q.Text, chunks); err != nil {
+		if x.Terms, x.Matched, err = store.Terms(ctx, q.Repositories, parts(q.Text), chunks); err != nil {
 			return nil, err
 		}
 	}
@@ -100,12 +100,13 @@ func (s *Searcher) Explain(ctx context.Context, q Query) (*Explanation, error) {
 // filtered finds what the filter has kept away: what is found without it, and was
 // not with it.
 func (s *Searcher) filtered(ctx context.Context, q Query, x *Explanation) error {
-	vectors, _, err := s.queryVectors(ctx, &q, nil)
+	asked := parts(q.Text)
+	vectors, _, err := s.queryVectors(ctx, q, asked, nil)
 	if err != nil {
 		return err
 	}
 	found, err := s.Store.SearchChunks(ctx, Search{
-		Repositories: q.Repositories, Vectors: vectors, Mode: q.Search, Text: q.Text, Candidates: x.Candidates,
+		Repositories: q.Repositories, Mode: q.Search, Parts: asked, Vectors: vectors, Candidates: x.Candidates,
 	})
 	if err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +23,9 @@ type Found struct {
 // Search is what the store is asked for.
 type Search struct {
 	Repositories []int64
-	Vectors      [][]float32 // of the query, one for each repository; nil = could not be made
-	Mode, Text   string
+	Mode         string
+	Parts        []string      // of the query
+	Vectors      [][][]float32 // of the parts, for each repository; nil = could not be made
 	Candidates   int             // of each way of searching
 	Filter       json.RawMessage // nil = none
 }
@@ -97,13 +98,14 @@ func (s *Searcher) Retrieve(ctx context.Context, q Query) (Result, error) {
 // retrieve is Retrieve; x, which may be nil, notes how it went.
 func (s *Searcher) retrieve(ctx context.Context, q Query, x *Explanation) (Result, error) {
 	begin := time.Now()
-	vectors, degraded, err := s.queryVectors(ctx, &q, x)
+	asked := parts(q.Text)
+	vectors, degraded, err := s.queryVectors(ctx, q, asked, x)
 	if err != nil {
 		return Result{}, err
 	}
 	begin = x.took(&x.timings().Embed, begin)
 	wanted := Search{
-		Repositories: q.Repositories, Vectors: vectors, Mode: q.Search, Text: q.Text, Filter: q.Filter,
+		Repositories: q.Repositories, Mode: q.Search, Parts: asked, Vectors: vectors, Filter: q.Filter,
 		Candidates: min(max(leastCandidates, 4*q.Limit), mostCandidates),
 	}
 	found, err := s.find(ctx, wanted, x)
@@ -125,8 +127,8 @@ func (s *Searcher) retrieve(ctx context.Context, q Query, x *Explanation) (Resul
 }
 
 // queryVectors embeds the query for every repository, once for each model.
-func (s *Searcher) queryVectors(ctx context.Context, q *Query, x *Explanation) (vectors [][]float32, degraded string, err error) {
-	vectors = make([][]float32, len(q.Repositories))
+func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x *Explanation) (vectors [][][]float32, degraded string, err error) {
+	vectors = make([][][]float32, len(q.Repositories))
 	if q.Search == SearchKeyword {
 		return vectors, "", nil
 	}
@@ -139,13 +141,13 @@ func (s *Searcher) queryVectors(ctx context.Context, q *Query, x *Explanation) (
 		key := Space{Model: r.Space.Model, Dimensions: r.Space.Dimensions}
 		m, ok := models[key]
 		if !ok {
-			m = s.embedQuery(ctx, key, q.Text)
+			m = s.embedQuery(ctx, key, asked)
 			models[key] = m
 			x.embedded(m)
 		}
 		switch {
 		case m.Err == nil:
-			vectors[i] = m.vector
+			vectors[i] = m.vectors
 		case ctx.Err() != nil:
 			return nil, "", context.Cause(ctx)
 		case q.Search == SearchVector:
@@ -162,114 +164,65 @@ func (s *Searcher) queryVectors(ctx context.Context, q *Query, x *Explanation) (
 	return vectors, degraded, nil
 }
 
-// maxWindows bounds how many parts of a long query are embedded.
-const maxWindows = 4
-
 // EmbeddedQuery is a query as a model was given it.
 type EmbeddedQuery struct {
 	Space  Space    // without an id
-	Parts  []string // more than one when it was longer than the model takes
-	Cached bool     // the vector was known
+	Parts  []string // more than one of a long query
+	Cached bool     // all vectors were known
 	Tokens int64    // that the model was given now
 	Err    error
 
-	vector []float32
+	vectors [][]float32
 }
 
-// embedQuery answers the vector of a query. One that is longer than the model takes
-// is cut into parts, and the mean of their vectors stands for it: of very long ones
-// the first and the last parts, where a prompt says what it wants.
-func (s *Searcher) embedQuery(ctx context.Context, space Space, text string) EmbeddedQuery {
-	out := EmbeddedQuery{Space: space}
+// embedQuery answers the vectors of the parts of a query, without those that mean
+// nothing to the model. A part that is too long for it is cut.
+func (s *Searcher) embedQuery(ctx context.Context, space Space, parts []string) EmbeddedQuery {
+	out := EmbeddedQuery{Space: space, Parts: parts}
 	e, err := s.Embeddings.Embedding(space.Model)
 	if err != nil {
 		out.Err = fmt.Errorf("embed the query: %w", err)
 		return out
 	}
-	out.Parts = []string{text}
-	if e.MaxTokens > 0 && e.Count(text) > int64(e.MaxTokens) {
-		out.Parts = windows(text, e)
-	}
-	key := vectorKeyOf(space, text)
-	if out.vector, out.Cached = s.queries.get(key); out.Cached {
-		return out
-	}
-	within, cancel := context.WithTimeout(ctx, embedQueryWithin)
-	defer cancel()
-	retry := s.Retry
-	if retry.MaxRetryAfter <= 0 || retry.MaxRetryAfter > patience {
-		retry.MaxRetryAfter = patience // a search by words alone is better than one that comes late
-	}
-	got, err := EmbedTexts(within, e, out.Parts, EmbedOptions{Dimensions: space.Dimensions, Purpose: llm.PurposeQuery, Cut: true, Retry: retry})
-	if err != nil {
-		out.Err = err
-		return out
-	}
-	out.Tokens = got.Usage.InputTokens
-	for _, v := range got.Vectors {
-		if length(v) > 0 {
-			unit(v)
+	known := make([][]float32, len(parts))
+	var missing []string
+	for i, part := range parts {
+		var ok bool
+		if known[i], ok = s.queries.get(vectorKeyOf(space, part)); !ok {
+			missing = append(missing, part)
 		}
 	}
-	if out.vector = mean(got.Vectors); length(out.vector) == 0 {
-		out.vector, out.Err = nil, errNoMeaning
-		return out
+	if out.Cached = len(missing) == 0; !out.Cached {
+		within, cancel := context.WithTimeout(ctx, embedQueryWithin)
+		defer cancel()
+		retry := s.Retry
+		if retry.MaxRetryAfter <= 0 || retry.MaxRetryAfter > patience {
+			retry.MaxRetryAfter = patience // a search by words alone is better than one that comes late
+		}
+		got, err := EmbedTexts(within, e, missing, EmbedOptions{Dimensions: space.Dimensions, Purpose: llm.PurposeQuery, Cut: true, Retry: retry})
+		if err != nil {
+			out.Err = err
+			return out
+		}
+		out.Tokens = got.Usage.InputTokens
+		for i, part := range missing {
+			s.queries.put(vectorKeyOf(space, part), got.Vectors[i])
+			known[slices.Index(parts, part)] = got.Vectors[i]
+		}
 	}
-	s.queries.put(key, out.vector)
+	for _, v := range known {
+		if length(v) > 0 {
+			out.vectors = append(out.vectors, v)
+		}
+	}
+	if len(out.vectors) == 0 {
+		out.Err = errNoMeaning
+	}
 	return out
 }
 
 // errNoMeaning says that the vector of a query points nowhere.
 var errNoMeaning = errors.New("the query has nothing that the model could embed")
-
-// windows cuts a text at spaces into parts that the model takes.
-func windows(text string, e Embedding) []string {
-	words := strings.Fields(text)
-	var parts []string
-	for len(words) > 0 {
-		n, low, high := 0, 1, min(len(words), e.MaxTokens)
-		for low <= high {
-			middle := (low + high) / 2
-			if e.Count(strings.Join(words[:middle], " ")) <= int64(e.MaxTokens) {
-				n, low = middle, middle+1
-			} else {
-				high = middle - 1
-			}
-		}
-		n = max(n, 1) // a single word that is too long is cut by the model
-		parts = append(parts, strings.Join(words[:n], " "))
-		words = words[n:]
-	}
-	if len(parts) > maxWindows {
-		parts = append(parts[:maxWindows/2:maxWindows/2], parts[len(parts)-maxWindows/2:]...)
-	}
-	return parts
-}
-
-// mean answers the middle of vectors, with the length 1.
-func mean(vectors [][]float32) []float32 {
-	if len(vectors) == 1 {
-		return vectors[0]
-	}
-	out := make([]float32, len(vectors[0]))
-	for _, v := range vectors {
-		for i, x := range v {
-			out[i] += x
-		}
-	}
-	var square float64
-	for _, x := range out {
-		square += float64(x) * float64(x)
-	}
-	if square == 0 {
-		return out
-	}
-	scale := float32(1 / math.Sqrt(square))
-	for i := range out {
-		out[i] *= scale
-	}
-	return out
-}
 
 // find searches the store, and with x asks it how.
 func (s *Searcher) find(ctx context.Context, wanted Search, x *Explanation) ([]Found, error) {

@@ -14,7 +14,7 @@ SELECT ev.execution_id,
  WHERE ev.event_type = 'knowledge-retrieved';
 DROP TABLE retrievals;
 DROP FUNCTION knowledge_index_use(bigint);
-DROP FUNCTION knowledge_search(bigint[], text, text, text[], integer, jsonb);
+DROP FUNCTION knowledge_search(bigint[], text, text[], bigint[], text[], integer, jsonb);
 DROP FUNCTION knowledge_matching(bigint, text, integer, jsonb);
 DROP FUNCTION knowledge_terms(bigint, text);
 DROP FUNCTION knowledge_nearest(bigint, text, integer, jsonb);

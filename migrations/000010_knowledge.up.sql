@@ -251,28 +251,33 @@ END
 $$;
 
 -- knowledge_search answers the chunks of several repositories as one list, best
--- first. query_vectors[i] is the query as repositories[i] embeds it, '' where it
--- could not be embedded. The score of a hybrid search is the reciprocal rank fusion
--- of both lists (Cormack, Clarke, Büttcher 2009, with their constant 60), divided by
--- what the first of both lists would have: 1 is the best, as in the other searches.
-CREATE FUNCTION knowledge_search(repository_ids bigint[], mode text, query text, query_vectors text[], candidates integer, filter jsonb)
+-- first. A long query is asked in parts, and of a chunk that several of them find
+-- the best one counts. query_vectors[i] is a part as vector_repositories[i] embeds
+-- it. The score of a hybrid search is the reciprocal rank fusion of both lists
+-- (Cormack, Clarke, Büttcher 2009, with their constant 60), divided by what the first
+-- of both lists would have: 1 is the best, as in the other searches.
+CREATE FUNCTION knowledge_search(repository_ids bigint[], mode text, queries text[], vector_repositories bigint[], query_vectors text[],
+                                 candidates integer, filter jsonb)
 RETURNS TABLE (chunk_id bigint, vector_rank integer, vector_score double precision, keyword_rank integer, keyword_score double precision,
                score double precision)
 LANGUAGE sql STABLE ROWS 50 AS $$
     WITH nearest AS (
         -- Similarities by different models are not on one scale, ranks are.
-        SELECT n.chunk_id, least(greatest(n.similarity, 0), 1) AS similarity,
-               (row_number() OVER (PARTITION BY s.model, s.dimensions ORDER BY n.similarity DESC, n.chunk_id))::integer AS place
-          FROM unnest(repository_ids, query_vectors) q (repository_id, embedded)
+        SELECT n.chunk_id, least(greatest(max(n.similarity), 0), 1) AS similarity,
+               (row_number() OVER (PARTITION BY s.model, s.dimensions ORDER BY max(n.similarity) DESC, n.chunk_id))::integer AS place
+          FROM unnest(vector_repositories, query_vectors) q (repository_id, embedded)
           JOIN repositories r ON r.id = q.repository_id
           JOIN embedding_spaces s ON s.id = r.space_id
          CROSS JOIN LATERAL knowledge_nearest(s.id, q.embedded, candidates, filter) n
-         WHERE mode <> 'keyword' AND q.embedded <> ''
+         WHERE mode <> 'keyword'
+         GROUP BY n.chunk_id, s.model, s.dimensions
     ), matching AS (
-        SELECT m.chunk_id, m.relevance, (row_number() OVER (ORDER BY m.relevance DESC, m.chunk_id))::integer AS place
-          FROM unnest(repository_ids) q (repository_id)
-         CROSS JOIN LATERAL knowledge_matching(q.repository_id, query, candidates, filter) m
+        SELECT m.chunk_id, max(m.relevance) AS relevance, (row_number() OVER (ORDER BY max(m.relevance) DESC, m.chunk_id))::integer AS place
+          FROM unnest(repository_ids) r (id)
+         CROSS JOIN unnest(queries) q (part)
+         CROSS JOIN LATERAL knowledge_matching(r.id, q.part, candidates, filter) m
          WHERE mode <> 'vector'
+         GROUP BY m.chunk_id
     ), fused AS (
         SELECT coalesce(n.chunk_id, m.chunk_id) AS chunk_id, n.place AS vector_rank, n.similarity, m.place AS keyword_rank, m.relevance,
                CASE mode WHEN 'vector' THEN n.similarity

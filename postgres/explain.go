@@ -28,8 +28,8 @@ func (s *Store) SearchExplained(ctx context.Context, q knowledge.Search) (found 
 }
 
 // Terms implements knowledge.ExplainStore.
-func (s *Store) Terms(ctx context.Context, repositories []int64, text string, chunks []int64) (terms, matched map[int64][]knowledge.Term, err error) {
-	words, err := s.queries.KnowledgeTerms(ctx, db.KnowledgeTermsParams{Repositories: repositories, Query: text})
+func (s *Store) Terms(ctx context.Context, repositories []int64, parts []string, chunks []int64) (terms, matched map[int64][]knowledge.Term, err error) {
+	words, err := s.queries.KnowledgeTerms(ctx, db.KnowledgeTermsParams{Repositories: repositories, Queries: parts})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the words of a search: %w", translate(err))
 	}
@@ -37,7 +37,7 @@ func (s *Store) Terms(ctx context.Context, repositories []int64, text string, ch
 	for _, w := range words {
 		terms[w.RepositoryID] = append(terms[w.RepositoryID], knowledge.Term{Word: w.Word, Weight: w.Weight})
 	}
-	found, err := s.queries.KnowledgeMatched(ctx, db.KnowledgeMatchedParams{Repositories: repositories, Query: text, Chunks: chunks})
+	found, err := s.queries.KnowledgeMatched(ctx, db.KnowledgeMatchedParams{Repositories: repositories, Queries: parts, Chunks: chunks})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the words of passages: %w", translate(err))
 	}

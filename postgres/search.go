@@ -14,15 +14,16 @@ func (s *Store) SearchChunks(ctx context.Context, q knowledge.Search) ([]knowled
 }
 
 func searchChunks(ctx context.Context, queries *db.Queries, q knowledge.Search) ([]knowledge.Found, error) {
-	vectors := make([]string, len(q.Repositories))
-	for i, v := range q.Vectors {
-		if v != nil {
-			vectors[i] = vectorText(v)
+	p := db.KnowledgeSearchParams{
+		Repositories: q.Repositories, Mode: q.Mode, Queries: q.Parts, Candidates: int32(q.Candidates), Filter: q.Filter,
+	}
+	for i, vectors := range q.Vectors {
+		for _, v := range vectors {
+			p.VectorRepositories = append(p.VectorRepositories, q.Repositories[i])
+			p.QueryVectors = append(p.QueryVectors, vectorText(v))
 		}
 	}
-	rows, err := queries.KnowledgeSearch(ctx, db.KnowledgeSearchParams{
-		Repositories: q.Repositories, Mode: q.Mode, Query: q.Text, QueryVectors: vectors, Candidates: int32(q.Candidates), Filter: q.Filter,
-	})
+	rows, err := queries.KnowledgeSearch(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("search: %w", translate(err))
 	}

@@ -1,18 +1,23 @@
 -- name: KnowledgeTerms :many
 -- KnowledgeTerms answers the words that a search by words looks for in repositories.
-SELECT r.id::bigint AS repository_id, t.word::text AS word, t.weight::double precision AS weight
+SELECT r.id::bigint AS repository_id, t.word::text AS word, max(t.weight)::double precision AS weight
   FROM unnest(@repositories::bigint[]) AS r (id)
- CROSS JOIN LATERAL knowledge_terms(r.id, @query::text) t
- ORDER BY r.id, t.weight DESC, t.word;
+ CROSS JOIN unnest(@queries::text[]) AS q (part)
+ CROSS JOIN LATERAL knowledge_terms(r.id, q.part) t
+ WHERE t.sought
+ GROUP BY r.id, t.word
+ ORDER BY r.id, weight DESC, t.word;
 
 -- name: KnowledgeMatched :many
 -- KnowledgeMatched answers which of these words are in chunks.
-SELECT c.id AS chunk_id, t.word::text AS word, t.weight::double precision AS weight
+SELECT c.id AS chunk_id, t.word::text AS word, max(t.weight)::double precision AS weight
   FROM unnest(@repositories::bigint[]) AS r (id)
- CROSS JOIN LATERAL knowledge_terms(r.id, @query::text) t
+ CROSS JOIN unnest(@queries::text[]) AS q (part)
+ CROSS JOIN LATERAL knowledge_terms(r.id, q.part) t
   JOIN chunks c ON c.repository_id = r.id
- WHERE c.id = ANY(@chunks::bigint[]) AND c.words @@ quote_literal(t.word)::tsquery
- ORDER BY c.id, t.weight DESC, t.word;
+ WHERE c.id = ANY(@chunks::bigint[]) AND t.sought AND c.words @@ quote_literal(t.word)::tsquery
+ GROUP BY c.id, t.word
+ ORDER BY c.id, weight DESC, t.word;
 
 -- name: KnowledgeIndexUse :many
 -- KnowledgeIndexUse answers whether the vectors of repositories have an index, and

@@ -161,7 +161,7 @@ SELECT f.chunk_id::bigint AS chunk_id, coalesce(f.vector_rank, 0)::integer AS ve
        coalesce(f.keyword_rank, 0)::integer AS keyword_rank, coalesce(f.keyword_score, 0)::double precision AS keyword_score,
        f.score::double precision AS score,
        c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name, d.metadata
-  FROM knowledge_search(@repositories::bigint[], @mode::text, @query::text, @query_vectors::text[], @candidates::integer, sqlc.narg('filter')::jsonb) f
+  FROM knowledge_search(@repositories::bigint[], @mode::text, @queries::text[], @vector_repositories::bigint[], @query_vectors::text[], @candidates::integer, sqlc.narg('filter')::jsonb) f
   JOIN chunks c ON c.id = f.chunk_id
   JOIN documents d ON d.id = c.document_id
  ORDER BY f.score DESC, f.chunk_id;
