@@ -75,6 +75,7 @@ func offlineEmbedding(target llm.Target) (knowledge.Embedding, error) {
 	e := knowledge.Embedding{Embedder: provider, Model: target.Model, Batch: offlineBatch, Count: llm.EstimateTokens}
 	switch target.Model {
 	case offline.HashModel:
+		e.Dimensions = offline.HashDimensions
 		return e, nil
 	case offline.SentenceModel:
 		sentences, ok := provider.Sentences.(*uselite.Embedder)
@@ -85,6 +86,7 @@ func offlineEmbedding(target llm.Target) (knowledge.Embedding, error) {
 		if err != nil {
 			return knowledge.Embedding{}, fmt.Errorf("%w; %s", err, uselite.Remedy)
 		}
+		e.Dimensions, e.Exact = uselite.Dimensions, true
 		e.MaxTokens, e.Count = uselite.MaxTokens, func(text string) int64 { return int64(model.Count(text)) }
 		return e, nil
 	}

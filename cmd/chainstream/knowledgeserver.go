@@ -11,8 +11,8 @@ import (
 
 // knowledgeFlags configure what becomes of documents.
 type knowledgeFlags struct {
-	MaxUpload     int64  `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
-	IngestWorkers int    `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
+	MaxUpload     int64 `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
+	IngestWorkers int   `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
 }
 
 func (f knowledgeFlags) validate() error {
