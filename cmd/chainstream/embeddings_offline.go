@@ -56,8 +56,8 @@ func (f modelFlags) sentences(getenv func(string) string) *uselite.Embedder {
 // offlineModels are the embedding models that need neither a key nor a network.
 func offlineModels(sentences *uselite.Embedder) []llm.EmbeddingModel {
 	return []llm.EmbeddingModel{
-		{ID: offline.SentenceModel, Label: "Universal Sentence Encoder lite, English", Dimensions: uselite.Dimensions, MaxTokens: uselite.MaxTokens, Available: sentences.Present},
-		{ID: offline.HashModel, Label: offline.HashLabel, Dimensions: offline.HashDimensions},
+		{ID: offline.SentenceModel, Label: "Universal Sentence Encoder lite, English", Dimensions: uselite.Dimensions, MaxTokens: uselite.MaxTokens, Info: llm.Info{Prices: llm.Free()}, Available: sentences.Present},
+		{ID: offline.HashModel, Label: offline.HashLabel, Dimensions: offline.HashDimensions, Info: llm.Info{Prices: llm.Free()}},
 	}
 }
 
