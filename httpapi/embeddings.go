@@ -9,18 +9,23 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 )
 
 const (
 	// mostTexts is how many texts one request may have, as with OpenAI.
 	mostTexts = 2048
-	// embeddingTimeout bounds the call of the provider.
+	// embeddingTimeout bounds the calls of the provider, and longestRetry the wait
+	// for one that is made again.
 	embeddingTimeout = time.Minute
+	longestRetry     = 2 * time.Second
 )
 
 // embedding is what was asked for.
@@ -58,43 +63,118 @@ func (s *Server) embed(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	target, err := s.cfg.Models.Resolve(r.model)
-	if err != nil {
-		return noModel(fmt.Sprintf("The model %q cannot be called here: %s.", r.model, err))
-	}
-	embedder, ok := target.Provider.(llm.Embedder)
-	if !ok {
-		return noModel(fmt.Sprintf("The provider of %q has no embeddings.", r.model))
-	}
-	rc := http.NewResponseController(c.Response().Writer)
-	if err := unhurried(rc); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request().Context(), embeddingTimeout)
-	defer cancel()
-	vectors, usage, err := embedder.Embed(ctx, target.Model, r.texts, r.dimensions)
-	s.metrics.embedding(target.Vendor, usage, err)
-	if failed, ok := errors.AsType[*llm.Error](err); ok {
-		if c.Request().Context().Err() != nil {
-			return c.Request().Context().Err()
-		}
-		return callFailure(failed)
-	}
+	got, err := s.vectors(c, r)
 	if err != nil {
 		return err
 	}
-	answer := embeddingAnswer{Object: "list", Model: r.model, Data: make([]embeddingVector, len(vectors))}
-	for i, v := range vectors {
+	answer := embeddingAnswer{Object: "list", Model: r.model, Data: make([]embeddingVector, len(got.Vectors))}
+	for i, v := range got.Vectors {
 		answer.Data[i] = embeddingVector{Object: "embedding", Index: i, Embedding: v}
 		if r.packed {
 			answer.Data[i].Embedding = pack(v)
 		}
 	}
-	answer.Usage.PromptTokens, answer.Usage.TotalTokens = usage.InputTokens, usage.InputTokens+usage.OutputTokens
-	if err := rc.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("set write deadline: %w", err)
-	}
+	answer.Usage.PromptTokens, answer.Usage.TotalTokens = got.Usage.InputTokens, got.Usage.InputTokens+got.Usage.OutputTokens
 	return c.JSON(http.StatusOK, answer)
+}
+
+// textEmbedding is the answer of POST /api/v1/ai/embeddings.
+type textEmbedding struct {
+	Embedding []float32 `json:"embedding"`
+	Model     string    `json:"model"`
+	Tokens    int64     `json:"tokens"`
+}
+
+// embedText is POST /api/v1/ai/embeddings: one text, with the fields that assistants
+// written for other servers know.
+func (s *Server) embedText(c echo.Context) error {
+	in, err := s.readObject(c)
+	if err != nil {
+		return err
+	}
+	r := &embedding{model: in.free("model", mostName), texts: []string{in.free("text", mostText)}}
+	if strings.TrimSpace(r.texts[0]) == "" {
+		in.add("/text", chain.CodeRequired, "must not be empty")
+	}
+	in.surplus("text", "model")
+	if len(in.problems) > 0 {
+		return inputProblem(in.problems)
+	}
+	switch {
+	case r.model == "":
+		r.model = s.defaultEmbedding()
+	case !strings.Contains(r.model, "/"):
+		r.model = "openai/" + r.model
+	}
+	got, err := s.vectors(c, r)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, textEmbedding{Embedding: got.Vectors[0], Model: r.model, Tokens: got.Usage.InputTokens})
+}
+
+// mostText bounds the text of one request, in characters.
+const mostText = 1_000_000
+
+// defaultEmbeddings are the models that stand for a request without one: the first
+// that can be called.
+var defaultEmbeddings = []string{"openai/text-embedding-3-small", "offline/use-lite", "offline/hash"}
+
+func (s *Server) defaultEmbedding() string {
+	for _, id := range defaultEmbeddings {
+		if _, err := s.cfg.Embeddings.Embedding(id); err == nil {
+			return id
+		}
+	}
+	return defaultEmbeddings[0] // whose error says what is missing
+}
+
+// vectors makes the vectors of a request. Short waits are made here; who has to wait
+// longer is told so. A text that is too long is not cut: the error says so.
+func (s *Server) vectors(c echo.Context, r *embedding) (knowledge.Embedded, error) {
+	e, err := s.cfg.Embeddings.Embedding(r.model)
+	if err != nil {
+		return knowledge.Embedded{}, noModel(fmt.Sprintf("The model %q cannot be called here: %s.", r.model, err))
+	}
+	rc := http.NewResponseController(c.Response().Writer)
+	if err := unhurried(rc); err != nil {
+		return knowledge.Embedded{}, err
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), embeddingTimeout)
+	defer cancel()
+	got, err := knowledge.EmbedTexts(ctx, e, r.texts, knowledge.EmbedOptions{
+		Dimensions: r.dimensions, Retry: llm.RetryPolicy{MaxRetryAfter: longestRetry, Max: longestRetry},
+	})
+	provider, _, _ := strings.Cut(r.model, "/")
+	s.metrics.embedding(provider, got.Usage, err)
+	if err != nil {
+		return knowledge.Embedded{}, embeddingFailure(c.Request().Context(), err, r.dimensions)
+	}
+	if err := rc.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return knowledge.Embedded{}, fmt.Errorf("set write deadline: %w", err)
+	}
+	return got, nil
+}
+
+func embeddingFailure(ctx context.Context, err error, dimensions int) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return callFailure(llm.NewError(llm.CodeTimeoutTotal, err))
+	}
+	if errors.Is(err, knowledge.ErrDimensions) {
+		p := callFailure(llm.NewError(llm.CodeInvalidRequest, err))
+		p.detail = fmt.Sprintf("The model does not make vectors of %d numbers.", dimensions)
+		return p
+	}
+	if failed, ok := errors.AsType[*llm.Error](err); ok {
+		if failed.Code == llm.CodeNotFound {
+			return noModel(strings.TrimSpace(failed.Message + " " + failed.Detail))
+		}
+		return callFailure(failed)
+	}
+	return err
 }
 
 // pack writes a vector as OpenAI does: 32-bit floats, the smallest byte first.

@@ -86,7 +86,7 @@ func newAPI(t *testing.T, s setup) *api {
 	})
 	a.exec.Start()
 	cfg := httpapi.Config{
-		Store: store, Runner: a.exec, Broker: a.broker, Models: models, Version: "test", Embeddings: vocabulary{},
+		Store: store, Runner: a.exec, Broker: a.broker, Models: models, Version: "test", Embeddings: testEmbeddings{models},
 		Search: &knowledge.Searcher{Store: store, Embeddings: vocabulary{}, Logger: slog.New(slog.DiscardHandler)},
 		Web: fstest.MapFS{
 			"index.html": {Data: []byte("<!doctype html><title>Page</title>")},

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 )
 
@@ -30,6 +31,45 @@ func CountExecutions(r *prometheus.Registry) (finished func(executor.Status), er
 		}
 	}
 	return func(s executor.Status) { counter.WithLabelValues(string(s)).Inc() }, nil
+}
+
+// CountEmbeddings registers counts of the calls of embedding models, and answers what
+// counts one: of documents, of queries, and of requests for embeddings. price is nil
+// when it is not known.
+func CountEmbeddings(r *prometheus.Registry) (count func(provider string, c knowledge.EmbeddingCall, price *llm.Price), err error) {
+	labels := []string{"provider", "purpose"}
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chainstream_embedding_calls_total", Help: "Calls of embedding models, by what they were for and by what became of them.",
+	}, append(labels, "result"))
+	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chainstream_embedding_call_tokens_total", Help: "Tokens of calls of embedding models.",
+	}, labels)
+	cost := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chainstream_embedding_cost_usd_total", Help: "What calls of embedding models cost in US dollars, as far as prices are known.",
+	}, labels)
+	cut := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chainstream_embedding_texts_cut_total", Help: "Texts that were longer than the embedding model takes, and were cut.",
+	}, labels)
+	for _, c := range []prometheus.Collector{calls, tokens, cost, cut} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return func(provider string, c knowledge.EmbeddingCall, price *llm.Price) {
+		purpose, result := string(c.Purpose), "answered"
+		if c.Purpose == llm.PurposeAny {
+			purpose = "request"
+		}
+		if c.Err != nil {
+			result = "failed"
+		}
+		calls.WithLabelValues(provider, purpose, result).Inc()
+		tokens.WithLabelValues(provider, purpose).Add(float64(c.Usage.InputTokens + c.Usage.OutputTokens))
+		cut.WithLabelValues(provider, purpose).Add(float64(c.Cut))
+		if price != nil {
+			cost.WithLabelValues(provider, purpose).Add(price.Cost(c.Usage).InexactFloat64())
+		}
+	}, nil
 }
 
 // WatchCircuits registers how the circuit breakers of models stand.

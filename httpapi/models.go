@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -57,7 +58,43 @@ type providerEntry struct {
 // modelList is all models, and who has them.
 type modelList struct {
 	list[modelEntry]
-	Providers []providerEntry `json:"providers"`
+	Embeddings []embeddingEntry `json:"embeddings"`
+	Providers  []providerEntry  `json:"providers"`
+}
+
+// embeddingEntry is a model that makes vectors. No prompt may name one.
+type embeddingEntry struct {
+	ID         string  `json:"id"` // provider/model
+	Provider   string  `json:"provider"`
+	Label      string  `json:"label"` // of the model where it has one, or else of the provider
+	Configured bool    `json:"configured"`
+	Available  bool    `json:"available"`  // as far as is known without a call
+	Dimensions *int64  `json:"dimensions"` // of its own vectors; null = unknown
+	Shortens   bool    `json:"shortens"`   // shorter ones can be asked for
+	MaxTokens  *int64  `json:"maxTokens"`  // of a text; null = unknown
+	Batch      *int64  `json:"batch"`      // texts of one call; null = unknown
+	TokenCount string  `json:"tokenCount"` // exact or estimated
+	Price      *string `json:"price"`      // US dollars for a million tokens, now; null = unknown
+}
+
+func embeddingEntries(models []llm.EmbeddingState, now time.Time) []embeddingEntry {
+	out := make([]embeddingEntry, len(models))
+	for i, m := range models {
+		e := embeddingEntry{
+			ID: m.ID, Provider: m.Provider, Label: cmp.Or(m.Label, m.ProviderLabel), Configured: m.Configured, Available: m.Callable,
+			Dimensions: orNull(int64(m.Dimensions)), Shortens: m.Shortens, MaxTokens: orNull(int64(m.MaxTokens)), Batch: orNull(int64(m.Batch)),
+			TokenCount: "estimated",
+		}
+		if m.Info.Count != nil {
+			e.TokenCount = "exact"
+		}
+		if p, ok := m.Info.PriceAt(now); ok {
+			text := p.Input.String()
+			e.Price = &text
+		}
+		out[i] = e
+	}
+	return out
 }
 
 func (s *Server) listModels(c echo.Context) error {
@@ -74,7 +111,7 @@ func (s *Server) listModels(c echo.Context) error {
 
 // ModelList answers what GET /api/v1/models does, for the command line.
 func ModelList(models ModelLister, now time.Time) any {
-	all := modelList{list: list[modelEntry]{Items: []modelEntry{}}, Providers: []providerEntry{}}
+	all := modelList{list: list[modelEntry]{Items: []modelEntry{}}, Embeddings: embeddingEntries(models.EmbeddingModels(), now), Providers: []providerEntry{}}
 	for _, m := range models.Models() {
 		e := modelEntry{
 			ID: m.ID, Provider: m.Provider, Label: m.Label, Demo: m.Demo, Configured: m.Configured, Available: m.Available,

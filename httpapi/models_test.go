@@ -37,7 +37,13 @@ func TestModels(t *testing.T) {
 				},
 			}},
 		},
-		"unset": {Label: "Unset", Env: "UNSET_KEY", Models: []string{"x"}},
+		"unset": {
+			Label: "Unset", Env: "UNSET_KEY", Models: []string{"x"},
+			Embeddings: []llm.EmbeddingModel{{
+				ID: "e", Label: "Short texts", Dimensions: 8, Shortens: true, MaxTokens: 100, Batch: 5,
+				Info: llm.Info{Prices: []llm.Price{{Input: decimal.RequireFromString("0.02")}}, Count: func(string) int64 { return 1 }},
+			}},
+		},
 	})
 	a := newFake(t, &scriptedStore{}, func(c *httpapi.Config) { c.Models = registry })
 	read := func(path string) map[string]any {
@@ -66,7 +72,11 @@ func TestModels(t *testing.T) {
 	want := map[string]any{
 		"items":      []any{known, item("big/unknown", "big", "Big", true), item("unset/x", "unset", "Unset", false)},
 		"nextCursor": nil,
-		"providers":  []any{provider("big", "Big", true, ""), provider("unset", "Unset", false, "set UNSET_KEY to use Unset")},
+		"embeddings": []any{map[string]any{
+			"id": "unset/e", "provider": "unset", "label": "Short texts", "configured": false, "available": false, "dimensions": 8.0, "shortens": true,
+			"maxTokens": 100.0, "batch": 5.0, "tokenCount": "exact", "price": "0.02",
+		}},
+		"providers": []any{provider("big", "Big", true, ""), provider("unset", "Unset", false, "set UNSET_KEY to use Unset")},
 	}
 	if diff := cmp.Diff(want, read("/api/v1/models")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

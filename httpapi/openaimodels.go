@@ -51,6 +51,11 @@ func (s *Server) listOpenAIModels(c echo.Context) error {
 			models = append(models, providerModel(m.ID))
 		}
 	}
+	for _, m := range s.cfg.Models.EmbeddingModels() {
+		if m.Callable {
+			models = append(models, providerModel(m.ID))
+		}
+	}
 	return c.JSON(http.StatusOK, struct {
 		Object string        `json:"object"`
 		Data   []openAIModel `json:"data"`

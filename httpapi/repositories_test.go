@@ -31,6 +31,24 @@ func (vocabulary) Embedding(id string) (knowledge.Embedding, error) {
 	return knowledge.Embedding{}, fmt.Errorf("%w: %q", llm.ErrUnknownModel, id)
 }
 
+// testEmbeddings are vocabulary and the models of a registry.
+type testEmbeddings struct{ models *llm.Registry }
+
+func (e testEmbeddings) Embedding(id string) (knowledge.Embedding, error) {
+	if strings.HasPrefix(id, "test/") {
+		return vocabulary{}.Embedding(id)
+	}
+	target, err := e.models.Resolve(id)
+	if err != nil {
+		return knowledge.Embedding{}, err
+	}
+	embedder, ok := target.Provider.(llm.Embedder)
+	if !ok {
+		return knowledge.Embedding{}, fmt.Errorf("%w: the provider of %q has no embeddings", llm.ErrUnknownModel, id)
+	}
+	return knowledge.Embedding{Embedder: embedder, Model: target.Model, Batch: 100, Count: llm.EstimateTokens}, nil
+}
+
 func (vocabulary) Embed(_ context.Context, model string, texts []string, _ int) ([][]float32, llm.Usage, error) {
 	if model == "test/broken" {
 		return nil, llm.Usage{}, llm.NewError(llm.CodeUnauthorized, nil)

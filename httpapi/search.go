@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,10 @@ type searchAnswer struct {
 	Results  []passageView `json:"results"`
 	Degraded string        `json:"degraded,omitempty"`
 	Left     leftView      `json:"left"`
+	// Tokens of the passages as a prompt would get them, with their citations.
+	Tokens      int64            `json:"tokens"`
+	TokenCount  string           `json:"tokenCount"` // exact or estimated
+	Explanation *explanationView `json:"explanation,omitempty"`
 }
 
 // leftView counts what was found and left out, by reason.
@@ -26,6 +31,7 @@ type leftView struct {
 	Threshold int `json:"threshold"`
 	Document  int `json:"document"`
 	Limit     int `json:"limit"`
+	MaxTokens int `json:"maxTokens"`
 }
 
 // passageView is a chunk that was found.
@@ -48,6 +54,8 @@ type signalsView struct {
 	VectorRank  *int     `json:"vectorRank"`
 	Keyword     *float64 `json:"keyword"`
 	KeywordRank *int     `json:"keywordRank"`
+	Rerank      *float64 `json:"rerank,omitempty"` // only where a rerank hook has ordered
+	RerankRank  *int     `json:"rerankRank,omitempty"`
 }
 
 func signalsViewOf(s knowledge.Signals) (v signalsView) {
@@ -56,6 +64,9 @@ func signalsViewOf(s knowledge.Signals) (v signalsView) {
 	}
 	if s.KeywordRank > 0 {
 		v.Keyword, v.KeywordRank = &s.KeywordScore, &s.KeywordRank
+	}
+	if s.RerankRank > 0 {
+		v.Rerank, v.RerankRank = &s.RerankScore, &s.RerankRank
 	}
 	return v
 }
@@ -70,6 +81,14 @@ func passageViewOf(p knowledge.Passage) passageView {
 		v.Page = &p.Page
 	}
 	return v
+}
+
+// searchRequest is what is asked of a search.
+type searchRequest struct {
+	knowledge.Query
+	maxTokens int    // of the passages together; 0 = any number
+	counter   string // the model whose tokenizer counts them; "" = the embedding model of the first repository
+	explain   bool
 }
 
 // searchRepositories is POST /api/v1/repositories/search.
@@ -90,18 +109,60 @@ func (s *Server) searchRepositories(c echo.Context) error {
 	if len(missing) > 0 {
 		return &problem{kind: kindNoRepository, detail: fmt.Sprintf("No repository has the id %d.", missing[0])}
 	}
-	result, err := s.cfg.Search.Retrieve(ctx, q)
+	count, counted, err := s.counter(ctx, q)
+	if err != nil {
+		return err
+	}
+	var x *knowledge.Explanation
+	var result knowledge.Result
+	if q.explain {
+		if x, err = s.cfg.Search.Explain(ctx, q.Query); err == nil {
+			result = x.Result
+		}
+	} else {
+		result, err = s.cfg.Search.Retrieve(ctx, q.Query)
+	}
 	if failed, ok := errors.AsType[*llm.Error](err); ok && ctx.Err() == nil {
 		return callFailure(failed)
 	}
 	if err != nil {
 		return err
 	}
-	answer := searchAnswer{Results: make([]passageView, len(result.Passages)), Degraded: result.Degraded, Left: leftView(result.Left)}
-	for i, p := range result.Passages {
+	placed := knowledge.Assemble(result.Passages, q.maxTokens, count)
+	answer := searchAnswer{
+		Results: make([]passageView, len(placed.Passages)), Degraded: result.Degraded, Tokens: placed.Tokens, TokenCount: counted,
+		Left: leftView{result.Left.Threshold, result.Left.Document, result.Left.Limit, len(placed.Cut)},
+	}
+	for i, p := range placed.Passages {
 		answer.Results[i] = passageViewOf(p)
 	}
+	if x != nil {
+		answer.Explanation = explanationViewOf(x, placed.Cut)
+	}
 	return c.JSON(http.StatusOK, answer)
+}
+
+// counter answers what counts the tokens of passages, and whether that is exact.
+func (s *Server) counter(ctx context.Context, q searchRequest) (count func(string) int64, how string, err error) {
+	const exact, estimated = "exact", "estimated"
+	id := q.counter
+	if id == "" {
+		r, err := s.cfg.Store.Repository(ctx, q.Repositories[0])
+		if err != nil {
+			return nil, "", err
+		}
+		id = r.Space.Model
+	}
+	if info := s.cfg.Models.Info(id); info.Count != nil {
+		return info.Count, exact, nil
+	}
+	if e, err := s.cfg.Embeddings.Embedding(id); err == nil {
+		if e.Exact {
+			return e.Count, exact, nil
+		}
+		return e.Count, estimated, nil
+	}
+	return llm.EstimateTokens, estimated, nil
 }
 
 // Bounds of a search.
@@ -112,9 +173,10 @@ const (
 	defaultPassages   = 10
 	mostNeighbours    = 5
 	mostOfOneDocument = 100
+	mostContextTokens = 1_000_000
 )
 
-func (r *triggerReader) search() (q knowledge.Query) {
+func (r *triggerReader) search() (q searchRequest) {
 	raw := r.fields["repositories"]
 	if err := json.Unmarshal(raw, &q.Repositories); err != nil || len(q.Repositories) == 0 || len(q.Repositories) > mostRepositories {
 		r.add("/repositories", chain.CodeInvalid, fmt.Sprintf("must be a list of 1 to %d ids of repositories", mostRepositories))
@@ -142,6 +204,11 @@ func (r *triggerReader) search() (q knowledge.Query) {
 	if r.object("filter") != nil {
 		q.Filter = r.fields["filter"]
 	}
-	r.surplus("repositories", "query", "search", "limit", "threshold", "perDocument", "neighbours", "filter")
+	q.maxTokens = r.number("maxTokens", 1, mostContextTokens, 0)
+	q.counter = r.free("model", mostName)
+	if raw, ok := r.fields["explain"]; ok && json.Unmarshal(raw, &q.explain) != nil {
+		r.add("/explain", chain.CodeWrongType, "must be true or false")
+	}
+	r.surplus("repositories", "query", "search", "limit", "threshold", "perDocument", "neighbours", "filter", "maxTokens", "model", "explain")
 	return q
 }

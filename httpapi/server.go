@@ -120,11 +120,15 @@ type ModelLister interface {
 	// Models and Providers answer at once what is known.
 	Models() []llm.Model
 	Providers() []llm.ProviderState
+	// EmbeddingModels lists the models that make vectors, likewise.
+	EmbeddingModels() []llm.EmbeddingState
 	// Refresh asks the providers what they have, with remote also those that are
 	// not on the own machine, and waits for the answers.
 	Refresh(ctx context.Context, remote bool)
 	// Resolve answers how to call a model, or why it cannot be called.
 	Resolve(id string) (llm.Target, error)
+	// Info answers what is known of a model, be it one that cannot be called.
+	Info(id string) llm.Info
 }
 
 // Searcher finds passages in repositories.
@@ -133,6 +137,8 @@ type Searcher interface {
 	Missing(ctx context.Context, repositories []int64) ([]int64, error)
 	// Retrieve answers the passages for a query, best first.
 	Retrieve(ctx context.Context, q knowledge.Query) (knowledge.Result, error)
+	// Explain is Retrieve, and tells why.
+	Explain(ctx context.Context, q knowledge.Query) (*knowledge.Explanation, error)
 }
 
 // Config configures a Server. Store, Runner, Broker, Models, Search, Embeddings and
@@ -261,6 +267,7 @@ func (s *Server) routes() error {
 
 	e.POST("/v1/chat/completions", s.complete)
 	e.POST("/v1/embeddings", s.embed)
+	e.POST("/api/v1/ai/embeddings", s.embedText)
 	get("/v1/models", s.listOpenAIModels)
 	get("/v1/models/*", s.showOpenAIModel)
 

@@ -40,15 +40,17 @@ type Timings struct{ Embed, Search, Rerank, Neighbours, Explain time.Duration }
 
 // Explanation tells why a search answered what it did.
 type Explanation struct {
-	Result     Result
-	Queries    []EmbeddedQuery  // for each model; none when vectors were not searched
-	Terms      map[int64][]Term // of each repository, the weightiest first
-	Matched    map[int64][]Term // of each passage by its chunk: the terms that are in it
-	Indexes    []IndexUse
-	Candidates int // of each way of searching
-	Removed    []Removed
-	RerankErr  error
-	Timings    Timings
+	Mode         string // how was searched
+	Repositories []int64
+	Result       Result
+	Queries      []EmbeddedQuery  // for each model; none when vectors were not searched
+	Terms        map[int64][]Term // of each repository, the weightiest first
+	Matched      map[int64][]Term // of each passage by its chunk: the terms that are in it
+	Indexes      []IndexUse
+	Candidates   int // of each way of searching
+	Removed      []Removed
+	RerankErr    error
+	Timings      Timings
 }
 
 // ExplainStore is a SearchStore that tells how it searched.
@@ -70,7 +72,7 @@ func (s *Searcher) Explain(ctx context.Context, q Query) (*Explanation, error) {
 	if !ok {
 		return nil, errNoExplanation
 	}
-	x := &Explanation{}
+	x := &Explanation{Mode: q.Search, Repositories: q.Repositories}
 	var err error
 	if x.Result, err = s.retrieve(ctx, q, x); err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ type Embedding struct {
 	Batch     int    // texts of one call, at most
 	Count     func(text string) int64
 
+	Exact       bool          // Count is the model's tokenizer, not an estimate
 	Dimensions  int           // of the model's own vectors; 0 = unknown
 	BatchTokens int           // tokens of the texts of one call together, at most; 0 = any number
 	Timeout     time.Duration // of one call; 0 = DefaultEmbedTimeout

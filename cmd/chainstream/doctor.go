@@ -68,6 +68,7 @@ func (c *doctorCommand) Run(ctx context.Context, a *app) error {
 	e.database(ctx, serving)
 	e.providers(ctx)
 	e.files()
+	e.embeddings(ctx)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -56,8 +56,8 @@ func (f modelFlags) sentences(getenv func(string) string) *uselite.Embedder {
 // offlineModels are the embedding models that need neither a key nor a network.
 func offlineModels(sentences *uselite.Embedder) []llm.EmbeddingModel {
 	return []llm.EmbeddingModel{
-		{ID: offline.SentenceModel, Label: "Universal Sentence Encoder lite, English", Dimensions: uselite.Dimensions, MaxTokens: uselite.MaxTokens, Available: sentences.Present},
-		{ID: offline.HashModel, Label: offline.HashLabel, Dimensions: offline.HashDimensions},
+		{ID: offline.SentenceModel, Label: "Universal Sentence Encoder lite, English", Dimensions: uselite.Dimensions, MaxTokens: uselite.MaxTokens, Info: llm.Info{Prices: llm.Free()}, Available: sentences.Present},
+		{ID: offline.HashModel, Label: offline.HashLabel, Dimensions: offline.HashDimensions, Info: llm.Info{Prices: llm.Free()}},
 	}
 }
 
@@ -75,6 +75,7 @@ func offlineEmbedding(target llm.Target) (knowledge.Embedding, error) {
 	e := knowledge.Embedding{Embedder: provider, Model: target.Model, Batch: offlineBatch, Count: llm.EstimateTokens}
 	switch target.Model {
 	case offline.HashModel:
+		e.Dimensions = offline.HashDimensions
 		return e, nil
 	case offline.SentenceModel:
 		sentences, ok := provider.Sentences.(*uselite.Embedder)
@@ -85,6 +86,7 @@ func offlineEmbedding(target llm.Target) (knowledge.Embedding, error) {
 		if err != nil {
 			return knowledge.Embedding{}, fmt.Errorf("%w; %s", err, uselite.Remedy)
 		}
+		e.Dimensions, e.Exact = uselite.Dimensions, true
 		e.MaxTokens, e.Count = uselite.MaxTokens, func(text string) int64 { return int64(model.Count(text)) }
 		return e, nil
 	}

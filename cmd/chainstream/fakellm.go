@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ type fakeLLMCommand struct {
 	TTFT       time.Duration `name:"ttft" help:"Time until the first token." default:"0s"`
 	Rate       float64       `help:"Tokens a second; 0 is as fast as possible." default:"0"`
 	Fault      string        `help:"Answer by this fault." placeholder:"NAME"`
-	FaultRate  *float64      `help:"Share of the calls that get a fault, from 0 to 1: the one named by --fault, or any." placeholder:"SHARE"`
+	EmbedFault string        `help:"Answer calls for embeddings by this fault." placeholder:"NAME"`
+	FaultRate  *float64      `help:"Share of the calls that get a fault, from 0 to 1: the one named by --fault or --embed-fault, or any." placeholder:"SHARE"`
 	Seed       uint64        `help:"Where the choice of calls and faults begins; the same seed chooses the same." default:"1"`
 	ListFaults bool          `help:"Print the faults and end."`
 	JSON       bool          `help:"Print each call, or the faults, as JSON."`
@@ -58,6 +60,7 @@ func (c *fakeLLMCommand) Run(ctx context.Context, a *app) error {
 	fake := llmtest.New()
 	fake.List(models...)
 	fake.Otherwise(play.reply)
+	fake.OtherwiseEmbed(play.embedReply)
 	calls := callPrinter{app: a, json: c.JSON}
 	fake.Watch(calls.print)
 
@@ -108,6 +111,9 @@ type fakePlayer struct {
 	faults []llmtest.Fault
 	share  float64 // of the calls that get one of the faults
 
+	embedFaults []llmtest.EmbedFault
+	embedShare  float64
+
 	mu     sync.Mutex
 	random *rand.Rand
 }
@@ -123,6 +129,9 @@ func (c *fakeLLMCommand) player() (*fakePlayer, []string, error) {
 			return nil, nil, usage("--fault-rate is a share from 0 to 1, not %v", p.share)
 		}
 	}
+	if err := p.chooseEmbedFaults(c); err != nil {
+		return nil, nil, err
+	}
 	switch {
 	case c.Fault != "":
 		fault, ok := llmtest.FaultNamed(c.Fault)
@@ -133,7 +142,7 @@ func (c *fakeLLMCommand) player() (*fakePlayer, []string, error) {
 		if c.FaultRate == nil {
 			p.share = 1
 		}
-	case p.share > 0:
+	case p.share > 0 && c.EmbedFault == "":
 		for _, fault := range llmtest.Faults() {
 			if fault.Code != "" {
 				p.faults = append(p.faults, fault)
@@ -155,6 +164,42 @@ func (c *fakeLLMCommand) player() (*fakePlayer, []string, error) {
 		models = append(models, p.script.Models()...)
 	}
 	return p, models, nil
+}
+
+// chooseEmbedFaults does for embeddings what player does for prompts.
+func (p *fakePlayer) chooseEmbedFaults(c *fakeLLMCommand) error {
+	p.embedShare = p.share
+	switch {
+	case c.EmbedFault != "":
+		fault, ok := llmtest.EmbedFaultNamed(c.EmbedFault)
+		if !ok {
+			return usage("there is no fault of embeddings called %q; chainstream fake-llm --list-faults prints them", c.EmbedFault)
+		}
+		p.embedFaults = []llmtest.EmbedFault{fault}
+		if c.FaultRate == nil {
+			p.embedShare = 1
+		}
+	case p.share > 0 && c.Fault == "":
+		for _, fault := range llmtest.EmbedFaults() {
+			if fault.Code != "" {
+				p.embedFaults = append(p.embedFaults, fault)
+			}
+		}
+	}
+	return nil
+}
+
+// embedReply answers one call for embeddings: as usual, or by a fault.
+func (p *fakePlayer) embedReply(llmtest.EmbedRequest) llmtest.EmbedReply {
+	if len(p.embedFaults) == 0 {
+		return llmtest.EmbedReply{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.random.Float64() >= p.embedShare {
+		return llmtest.EmbedReply{}
+	}
+	return p.embedFaults[p.random.IntN(len(p.embedFaults))].Reply
 }
 
 // fault draws whether a call gets a fault.
@@ -231,7 +276,10 @@ func (p *callPrinter) print(call *llmtest.Call) {
 		return
 	}
 	kind, gone := "whole", ""
-	if c.Stream {
+	switch {
+	case strings.HasSuffix(call.Path, "/embeddings"), strings.HasSuffix(call.Path, ":batchEmbedContents"):
+		kind = "embed"
+	case c.Stream:
 		kind = "stream"
 	}
 	if c.ClientGone {
@@ -246,6 +294,7 @@ type listedFault struct {
 	Code       llm.Code `json:"code,omitempty"`
 	Retryable  bool     `json:"retryable"`
 	RetryAfter string   `json:"retryAfter,omitempty"`
+	Embeddings bool     `json:"embeddings,omitempty"` // of calls for embeddings
 }
 
 // listFaults prints what --fault takes.
@@ -258,10 +307,17 @@ func (a *app) listFaults(asJSON bool) error {
 		}
 		list = append(list, f)
 	}
+	for _, fault := range llmtest.EmbedFaults() {
+		f := listedFault{Name: fault.Name, Code: fault.Code, Retryable: fault.Retryable, Embeddings: true}
+		if fault.RetryAfter > 0 {
+			f.RetryAfter = fault.RetryAfter.String()
+		}
+		list = append(list, f)
+	}
 	if asJSON {
 		return a.printJSON(list)
 	}
-	t := a.table("FAULT", "WHAT CHAINSTREAM MAKES OF IT", "RETRIED", "ASKED TO WAIT")
+	t := a.table("OPTION", "FAULT", "WHAT CHAINSTREAM MAKES OF IT", "RETRIED", "ASKED TO WAIT")
 	for _, f := range list {
 		outcome, retried := string(f.Code), "no"
 		if f.Code == "" {
@@ -270,7 +326,11 @@ func (a *app) listFaults(asJSON bool) error {
 		if f.Retryable {
 			retried = "yes"
 		}
-		t.row(f.Name, outcome, retried, f.RetryAfter)
+		option := "--fault"
+		if f.Embeddings {
+			option = "--embed-fault"
+		}
+		t.row(option, f.Name, outcome, retried, f.RetryAfter)
 	}
 	return t.flush()
 }

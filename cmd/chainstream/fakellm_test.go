@@ -235,7 +235,7 @@ func TestFakeLLMFaults(t *testing.T) {
 		t.Errorf("faults:\n%s", list)
 	}
 	var faults []struct{ Name, Code string }
-	if err := json.Unmarshal([]byte(succeed(t, nil, "fake-llm", "--list-faults", "--json")), &faults); err != nil || len(faults) != len(llmtest.Faults()) {
+	if err := json.Unmarshal([]byte(succeed(t, nil, "fake-llm", "--list-faults", "--json")), &faults); err != nil || len(faults) != len(llmtest.Faults())+len(llmtest.EmbedFaults()) {
 		t.Errorf("%d faults, error %v", len(faults), err)
 	}
 }

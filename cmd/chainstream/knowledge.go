@@ -325,6 +325,8 @@ type knowledgeSearchCommand struct {
 	Search     string  `help:"vector, keyword or hybrid." default:"hybrid" enum:"vector,keyword,hybrid"`
 	Limit      int     `help:"Passages at most." default:"5"`
 	Threshold  float64 `help:"Least relevance, 0 to 1."`
+	MaxTokens  int     `help:"Tokens of the passages together."`
+	Explain    bool    `help:"Tell why each passage was found, or left out."`
 	clientFlags
 }
 
@@ -334,9 +336,13 @@ func (c *knowledgeSearchCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(map[string]any{
-		"repositories": []int64{id}, "query": c.Query, "search": c.Search, "limit": c.Limit, "threshold": c.Threshold,
-	})
+	fields := map[string]any{
+		"repositories": []int64{id}, "query": c.Query, "search": c.Search, "limit": c.Limit, "threshold": c.Threshold, "explain": c.Explain,
+	}
+	if c.MaxTokens != 0 {
+		fields["maxTokens"] = c.MaxTokens
+	}
+	body, err := json.Marshal(fields)
 	if err != nil {
 		return err
 	}
@@ -346,6 +352,9 @@ func (c *knowledgeSearchCommand) Run(ctx context.Context, a *app) error {
 	}
 	if c.JSON {
 		return a.printJSON(raw)
+	}
+	if c.Explain {
+		return a.explainSearch(raw)
 	}
 	var answer struct {
 		Results []struct {

@@ -3,20 +3,28 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/chainstream/chainstream/knowledge"
+	"github.com/chainstream/chainstream/knowledge/rerank"
 	"github.com/chainstream/chainstream/postgres"
 )
 
 // knowledgeFlags configure what becomes of documents.
 type knowledgeFlags struct {
-	MaxUpload      int64  `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
-	EmbeddingModel string `help:"Embedding model of repositories that name none." default:"offline/use-lite" placeholder:"PROVIDER/MODEL" environ:"CHAINSTREAM_EMBEDDING_MODEL"`
-	IngestWorkers  int    `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
+	MaxUpload      int64         `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
+	EmbeddingModel string        `help:"Embedding model of repositories that name none." default:"offline/use-lite" placeholder:"PROVIDER/MODEL" environ:"CHAINSTREAM_EMBEDDING_MODEL"`
+	IngestWorkers  int           `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
+	RerankURL      string        `name:"rerank-url" help:"Address of a server that puts passages into a better order, such as https://api.example.com/v1/rerank; its key is read from CHAINSTREAM_RERANK_KEY." placeholder:"URL" environ:"CHAINSTREAM_RERANK_URL"`
+	RerankModel    string        `help:"Model that this server is asked for." placeholder:"NAME" environ:"CHAINSTREAM_RERANK_MODEL"`
+	RerankTimeout  time.Duration `help:"How long a search waits for this server before it keeps its own order." default:"5s" environ:"CHAINSTREAM_RERANK_TIMEOUT"`
 }
 
 func (f knowledgeFlags) validate() error {
+	if f.RerankTimeout <= 0 {
+		return errors.New("--rerank-timeout must be longer than nothing")
+	}
 	if f.MaxUpload < 1 || f.IngestWorkers < 1 {
 		return errors.New("--max-upload and --ingest-workers must be at least 1")
 	}
@@ -37,8 +45,24 @@ func (s *server) wireKnowledge(models knowledge.Embeddings, getenv func(string) 
 	s.jobs, err = s.store.Jobs(postgres.JobsConfig{
 		Ingest: ingester.Process, GaveUp: ingester.GiveUp, Workers: s.flags.IngestWorkers, Logger: s.logger,
 	})
-	return &knowledge.Searcher{Store: s.store, Embeddings: models, Retry: s.flags.retry(), Logger: s.logger}, err
+	if err != nil {
+		return nil, err
+	}
+	search := &knowledge.Searcher{Store: s.store, Embeddings: models, Retry: s.flags.retry(), Logger: s.logger}
+	if s.flags.RerankURL != "" {
+		client, err := rerank.New(rerank.Config{
+			URL: s.flags.RerankURL, Key: getenv(rerankKey), Model: s.flags.RerankModel, Timeout: s.flags.RerankTimeout, Client: s.client,
+		})
+		if err != nil {
+			return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("%s; check --rerank-url (CHAINSTREAM_RERANK_URL) and %s", err, rerankKey)}
+		}
+		search.Reranker = client
+	}
+	return search, nil
 }
+
+// rerankKey is the environment variable of the key of the rerank server.
+const rerankKey = "CHAINSTREAM_RERANK_KEY"
 
 // stopJobs lets the current turns end, for as long as ctx allows. What is cut off
 // goes on after the next start.

@@ -52,6 +52,15 @@ type modelsAnswer struct {
 			Output      string  `json:"output"`
 		} `json:"price"`
 	} `json:"items"`
+	Embeddings []struct {
+		ID         string  `json:"id"`
+		Label      string  `json:"label"`
+		Configured bool    `json:"configured"`
+		Available  bool    `json:"available"`
+		Dimensions *int64  `json:"dimensions"`
+		MaxTokens  *int64  `json:"maxTokens"`
+		Price      *string `json:"price"`
+	} `json:"embeddings"`
 	Providers []struct {
 		ID    string `json:"id"`
 		Label string `json:"label"`
@@ -97,6 +106,26 @@ func (c *modelsCommand) Run(ctx context.Context, a *app) error {
 			}
 		}
 		t.row(m.ID, state, tokens(m.ContextWindow), tokens(m.MaxOutput), strings.Join(can, " "), input, cached, output)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if err := a.printf("\n"); err != nil {
+		return err
+	}
+	t = a.table("EMBEDDING MODEL", "STATE", "DIMENSIONS", "MAX TOKENS", "$ INPUT", "WHAT IT IS")
+	for _, m := range answer.Embeddings {
+		state, price := "ready", "unknown"
+		switch {
+		case !m.Configured:
+			state = "not configured"
+		case !m.Available:
+			state = "not there"
+		}
+		if m.Price != nil {
+			price = *m.Price
+		}
+		t.row(m.ID, state, tokens(m.Dimensions), tokens(m.MaxTokens), price, m.Label)
 	}
 	if err := t.flush(); err != nil {
 		return err

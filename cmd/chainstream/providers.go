@@ -236,6 +236,11 @@ func (f modelFlags) registry(getenv func(string) string, client *http.Client, pa
 				}
 				return info
 			},
+			Embeddings: knownEmbeddings(known, v),
+			FindEmbedding: func(model string) (llm.EmbeddingModel, bool) {
+				m, ok := known.EmbeddingModel(v.name + "/" + model)
+				return v.priced(m), ok
+			},
 		}
 		if !v.local {
 			entry.Remedy = ""

@@ -176,7 +176,11 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 	if err != nil {
 		return err
 	}
-	search, err := s.wireKnowledge(embeddings(registry), getenv)
+	vectors := embeddings(registry, s.logger)
+	if vectors.observe, err = httpapi.CountEmbeddings(metrics); err != nil {
+		return err
+	}
+	search, err := s.wireKnowledge(vectors, getenv)
 	if err != nil {
 		return err
 	}
@@ -188,11 +192,11 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 		Announcer: s.bus, OnFinish: finished, Deadlines: s.flags.deadlines(), Retry: s.flags.retry(), Cache: s.store,
 		Retriever: search,
 	})
-	circuits := httpapi.WatchCircuits(metrics, s.executor.Circuits)
+	circuits := httpapi.WatchCircuits(metrics, vectors.circuits(s.executor.Circuits))
 	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Runner: s.executor, Broker: s.broker, Models: registry, Web: web.FS(),
 		Version: version(), Registry: metrics, Logger: s.logger, MaxBody: s.flags.MaxBody, MaxStreams: s.flags.MaxStreams,
-		Heartbeat: s.flags.Heartbeat, Search: search, Embeddings: embeddings(registry), MaxUpload: s.flags.MaxUpload,
+		Heartbeat: s.flags.Heartbeat, Search: search, Embeddings: vectors, MaxUpload: s.flags.MaxUpload,
 		EmbeddingModel: s.flags.EmbeddingModel,
 	})
 	if err = errors.Join(err, circuits); err != nil {
