@@ -125,10 +125,13 @@ type Cache struct {
 type Knowledge struct {
 	Repositories []int64
 	Search       Search
-	MaxChunks    int     // 1..100
-	MaxTokens    int     // size of the inserted context
-	Threshold    float64 // 0..1, smallest score of a chunk
-	Query        string  // template of the retrieval query; empty = the prompt's content
+	MaxChunks    int             // 1..100
+	MaxTokens    int             // size of the inserted context
+	Threshold    float64         // 0..1, smallest relevance of a chunk
+	PerDocument  int             // chunks of one document at most, 1..100; 0 = any number
+	Neighbours   int             // chunks before and after each one that are put to it, 0..5
+	Filter       json.RawMessage // JSON object that the metadata of documents must contain; nil = none
+	Query        string          // template of the retrieval query; empty = the prompt's content
 }
 
 // Search names a way of retrieval.

@@ -396,11 +396,18 @@ func (d *decoder) knowledge(n *node, at string) *Knowledge {
 				k.Repositories = append(k.Repositories, id)
 			})
 		},
-		"search":    func(n *node, at string) { d.str((*string)(&k.Search))(n, at) },
-		"maxChunks": d.whole(&k.MaxChunks, 1),
-		"maxTokens": d.whole(&k.MaxTokens, 1),
-		"threshold": d.float(&k.Threshold),
-		"query":     d.str(&k.Query),
+		"search":      func(n *node, at string) { d.str((*string)(&k.Search))(n, at) },
+		"maxChunks":   d.whole(&k.MaxChunks, 1),
+		"maxTokens":   d.whole(&k.MaxTokens, 1),
+		"threshold":   d.float(&k.Threshold),
+		"perDocument": d.whole(&k.PerDocument, 1),
+		"neighbours":  d.whole(&k.Neighbours, 0),
+		"filter": func(n *node, at string) {
+			if d.is(n, at, kindObject) {
+				k.Filter = n.appendJSON(nil)
+			}
+		},
+		"query": d.str(&k.Query),
 	})
 	return k
 }

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strconv"
@@ -327,5 +328,22 @@ func (v *validator) knowledge(k *Knowledge, at string) {
 	if !(k.Threshold >= 0 && k.Threshold <= 1) {
 		v.add(at+"/threshold", CodeOutOfRange, "must be from 0 to 1")
 	}
+	if k.PerDocument < 0 || k.PerDocument > 100 {
+		v.add(at+"/perDocument", CodeOutOfRange, "must be from 1 to 100")
+	}
+	if k.Neighbours < 0 || k.Neighbours > 5 {
+		v.add(at+"/neighbours", CodeOutOfRange, "must be from 0 to 5")
+	}
+	if k.Filter != nil {
+		v.filter(k.Filter, at+"/filter")
+	}
 	v.bytes(at+"/query", k.Query)
+}
+
+// filter checks what documents are filtered by.
+func (v *validator) filter(filter json.RawMessage, at string) {
+	if n := readTree(filter, FormatJSON, len(filter), &collector{}); n == nil || n.kind != kindObject {
+		v.add(at, CodeWrongType, "must be an object")
+	}
+	v.bytes(at, string(filter))
 }

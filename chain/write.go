@@ -188,6 +188,13 @@ func (k *Knowledge) tree() *node {
 	o.whole("maxChunks", k.MaxChunks)
 	o.whole("maxTokens", k.MaxTokens)
 	o.put("threshold", nodeOf(k.Threshold))
+	o.whole("perDocument", k.PerDocument)
+	o.whole("neighbours", k.Neighbours)
+	if k.Filter != nil {
+		if n := readTree(k.Filter, FormatJSON, len(k.Filter), &collector{}); n != nil {
+			o.put("filter", n)
+		}
+	}
 	o.str("query", k.Query)
 	return &o.node
 }

@@ -25,6 +25,45 @@ func (q *Queries) ChunkCountWords(ctx context.Context, arg ChunkCountWordsParams
 	return err
 }
 
+const chunkGet = `-- name: ChunkGet :one
+SELECT c.id, c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name
+  FROM chunks c
+  JOIN documents d ON d.id = c.document_id AND d.version = c.version
+ WHERE c.id = $1
+`
+
+type ChunkGetRow struct {
+	ID           int64
+	RepositoryID int64
+	DocumentID   int64
+	Version      int32
+	Ordinal      int32
+	Headings     string
+	Text         string
+	Page         int32
+	Tokens       int32
+	DocumentName string
+}
+
+// ChunkGet answers a chunk that searches see.
+func (q *Queries) ChunkGet(ctx context.Context, id int64) (ChunkGetRow, error) {
+	row := q.db.QueryRow(ctx, chunkGet, id)
+	var i ChunkGetRow
+	err := row.Scan(
+		&i.ID,
+		&i.RepositoryID,
+		&i.DocumentID,
+		&i.Version,
+		&i.Ordinal,
+		&i.Headings,
+		&i.Text,
+		&i.Page,
+		&i.Tokens,
+		&i.DocumentName,
+	)
+	return i, err
+}
+
 const chunkNeighbours = `-- name: ChunkNeighbours :many
 SELECT c.id, c.document_id, c.ordinal, c.headings, c.text, c.page, c.tokens
   FROM (SELECT unnest($1::bigint[]) AS document_id, unnest($2::integer[]) AS version, unnest($3::integer[]) AS ordinal) x

@@ -324,16 +324,20 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 	}
 	result, err := s.run.e.cfg.Retriever.Retrieve(ctx, knowledge.Query{
 		Repositories: k.Repositories, Text: query, Search: string(k.Search), Limit: k.MaxChunks, Threshold: k.Threshold,
+		PerDocument: k.PerDocument, Neighbours: k.Neighbours, Filter: k.Filter,
 	})
 	if err != nil {
 		s.run.logger.WarnContext(ctx, "retrieval failed", "prompt_id", s.state.PromptID, "error", err)
 		event.Error = "the search failed"
+		if failed, ok := errors.AsType[*llm.Error](err); ok {
+			event.Error += ": " + failed.Message
+		}
 		if ctx.Err() != nil {
 			return "", event, &failure{code: codeRetrieval, message: "The retrieval was cut off.", err: err}
 		}
 		return "", event, nil
 	}
-	placed := knowledge.Assemble(result.Passages, k.MaxTokens, llm.EstimateTokens)
+	placed := knowledge.Assemble(result.Passages, k.MaxTokens, s.counter())
 	documents := make(map[int64]struct{})
 	for _, p := range placed.Passages {
 		documents[p.DocumentID] = struct{}{}
@@ -347,6 +351,18 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 	event.Error = result.Degraded
 	event.DocumentsFound, event.RelevanceScore, event.Tokens = len(documents), placed.Score, placed.Tokens
 	return placed.Text, event, nil
+}
+
+// counter answers how the model of the attempt counts tokens.
+func (s *step) counter() func(string) int64 {
+	target, err := s.run.e.models.Resolve(s.state.ModelID)
+	if err != nil {
+		return llm.EstimateTokens // the attempt will say what is wrong
+	}
+	return func(text string) int64 {
+		tokens, _ := target.Info.CountTokens(text)
+		return tokens
+	}
 }
 
 // chunkRef says which passage was found, and why; citation 0 = it was cut.

@@ -98,6 +98,14 @@ func noDocument(err error) error {
 	return err
 }
 
+// noChunk says that it is the passage which does not exist.
+func noChunk(err error) error {
+	if errors.Is(err, knowledge.ErrNotFound) {
+		return &problem{kind: kindNoChunk, detail: "There is no such passage: its document was deleted, or has a newer version.", cause: err}
+	}
+	return err
+}
+
 // showDocument is GET /api/v1/repositories/{id}/documents/{document}.
 func (s *Server) showDocument(c echo.Context) error {
 	repository, id, err := documentID(c)

@@ -121,6 +121,7 @@ type promptView struct {
 	DurationMS       *int64            `json:"durationMs"`
 	Cached           bool              `json:"cached"`
 	Error            *failure          `json:"error"`
+	Citations        []citationView    `json:"citations,omitempty"`
 	ToolCalls        []events.ToolCall `json:"toolCalls,omitempty"`
 	ReusedFrom       *reusedFrom       `json:"reusedFrom,omitempty"` // then tokens and cost are 0
 	CachedFrom       *reusedFrom       `json:"cachedFrom,omitempty"` // of a prompt that is cached
@@ -319,6 +320,9 @@ func (s *Server) sendExecution(c echo.Context, status int, id int64) error {
 		return err
 	}
 	detail := detailOf(ex, version, states[id])
+	if err := s.cite(ctx, version.Chain, &detail); err != nil {
+		return err
+	}
 	if detail.Call, err = s.askedBy(ctx, ex); err != nil {
 		return err
 	}

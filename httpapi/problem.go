@@ -39,6 +39,7 @@ var (
 	kindNoBudget        = kind{"budget_not_found", http.StatusNotFound, "There is no such budget"}
 	kindNoRepository    = kind{"repository_not_found", http.StatusNotFound, "There is no such repository"}
 	kindNoDocument      = kind{"document_not_found", http.StatusNotFound, "There is no such document"}
+	kindNoChunk         = kind{"chunk_not_found", http.StatusNotFound, "There is no such passage"}
 	kindMethod          = kind{"method_not_allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
 	kindSlowBody        = kind{"request_timeout", http.StatusRequestTimeout, "The body did not arrive in time"}
 	kindChainExists     = kind{"chain_exists", http.StatusConflict, "A chain with this name exists"}
@@ -66,7 +67,7 @@ var (
 func kinds() []kind {
 	return []kind{
 		kindMalformedBody, kindBadParameter, kindBadCursor, kindHost, kindOrigin, kindNotFound, kindNoChain,
-		kindNoExecution, kindNoBudget, kindNoRepository, kindNoDocument, kindMethod, kindSlowBody, kindChainExists, kindRepoExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
+		kindNoExecution, kindNoBudget, kindNoRepository, kindNoDocument, kindNoChunk, kindMethod, kindSlowBody, kindChainExists, kindRepoExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
 		kindTooLarge, kindMediaType, kindEncoding, kindInvalidDocument, kindInvalidRequest, kindKeyReused,
 		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded, kindFull,
 	}

@@ -90,6 +90,8 @@ type Store interface {
 	BudgetStore
 	knowledge.RepositoryStore
 	knowledge.DocumentStore
+	// Chunk answers a passage that searches see, or knowledge.ErrNotFound.
+	Chunk(ctx context.Context, id int64) (knowledge.Found, error)
 	// Ping tells whether the database answers.
 	Ping(ctx context.Context) error
 }
@@ -263,6 +265,7 @@ func (s *Server) routes() error {
 	get("/api/v1/repositories/:id/documents", s.listDocuments)
 	e.POST("/api/v1/repositories/:id/documents", s.addDocument)
 	get("/api/v1/repositories/:id/documents/:document", s.showDocument)
+	get("/api/v1/chunks/:id", s.showChunk)
 	e.DELETE("/api/v1/repositories/:id/documents/:document", s.deleteDocument)
 
 	e.POST("/v1/chat/completions", s.complete)

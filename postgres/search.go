@@ -43,6 +43,21 @@ func searchChunks(ctx context.Context, queries *db.Queries, q knowledge.Search) 
 	return out, nil
 }
 
+// Chunk answers a chunk that searches see, or knowledge.ErrNotFound.
+func (s *Store) Chunk(ctx context.Context, id int64) (knowledge.Found, error) {
+	r, err := s.queries.ChunkGet(ctx, id)
+	if err != nil {
+		return knowledge.Found{}, fmt.Errorf("read chunk %d: %w", id, translate(notFound(err, knowledge.ErrNotFound)))
+	}
+	return knowledge.Found{
+		Passage: knowledge.Passage{
+			ChunkID: r.ID, DocumentID: r.DocumentID, DocumentVersion: int64(r.Version), RepositoryID: r.RepositoryID, Document: r.DocumentName,
+			Headings: r.Headings, Page: int(r.Page), Text: r.Text,
+		},
+		Ordinal: int(r.Ordinal), Tokens: int(r.Tokens),
+	}, nil
+}
+
 // Around implements knowledge.SearchStore.
 func (s *Store) Around(ctx context.Context, places []knowledge.Place, reach int) (map[knowledge.Place]knowledge.Chunk, error) {
 	p := db.ChunkNeighboursParams{Reach: int32(reach)}

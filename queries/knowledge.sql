@@ -173,6 +173,13 @@ SELECT c.id, c.document_id, c.ordinal, c.headings, c.text, c.page, c.tokens
   JOIN chunks c ON c.document_id = x.document_id AND c.version = x.version AND c.ordinal BETWEEN x.ordinal - @reach::integer AND x.ordinal + @reach::integer
  ORDER BY c.document_id, c.ordinal;
 
+-- name: ChunkGet :one
+-- ChunkGet answers a chunk that searches see.
+SELECT c.id, c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name
+  FROM chunks c
+  JOIN documents d ON d.id = c.document_id AND d.version = c.version
+ WHERE c.id = @id;
+
 -- name: LanguageExists :one
 SELECT knowledge_language_exists(@language::text)::boolean AS known;
 

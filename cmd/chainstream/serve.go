@@ -14,6 +14,7 @@ import (
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/examples"
 	"github.com/chainstream/chainstream/internal/heap"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm/offline"
 )
 
@@ -110,6 +111,9 @@ func (s *server) seed(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if len(stored) > 0 {
+		if err := s.refreshDocs(ctx); err != nil {
+			return false, err
+		}
 		_, err := s.store.ChainByName(ctx, firstChain, 0)
 		if errors.Is(err, chain.ErrNotFound) {
 			return false, nil
@@ -120,11 +124,19 @@ func (s *server) seed(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	repository, err := s.seedDocs(ctx)
+	if err != nil && !errors.Is(err, knowledge.ErrNameTaken) {
+		return false, err
+	}
 	for _, d := range documents {
 		parsed, err := chain.Parse(d.YAML, chain.FormatYAML)
 		if err != nil {
 			return false, fmt.Errorf("read the example %s: %w", d.Name, err)
 		}
+		if repository == 0 && len(parsed.Repositories()) > 0 {
+			continue // a user's repository has the name of ours, and is not to be asked
+		}
+		aim(parsed, repository)
 		if _, err := s.store.CreateChain(ctx, parsed); err != nil && !errors.Is(err, chain.ErrNameTaken) {
 			return false, err
 		}

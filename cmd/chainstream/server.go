@@ -18,6 +18,7 @@ import (
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
 	"github.com/chainstream/chainstream/httpapi"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/postgres"
 	"github.com/chainstream/chainstream/replica"
@@ -79,6 +80,7 @@ type server struct {
 	client   *http.Client // of the model providers
 	models   *llm.Registry
 	jobs     *postgres.Jobs
+	vectors  knowledge.Embeddings
 
 	served     chan struct{} // closed when the HTTP server has ended
 	serveErr   error         // why; read after served
@@ -180,6 +182,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 	if vectors.observe, err = httpapi.CountEmbeddings(metrics); err != nil {
 		return err
 	}
+	s.vectors = vectors
 	search, err := s.wireKnowledge(vectors, getenv)
 	if err != nil {
 		return err
