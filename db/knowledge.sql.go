@@ -838,6 +838,7 @@ SELECT r.id, r.name, r.description, r.language, r.chunk_tokens, r.chunk_overlap,
        s.id AS space_id, s.model, s.dimensions,
        coalesce(b.id, 0)::bigint AS building_id, coalesce(b.model, '')::text AS building_model, coalesce(b.dimensions, 0)::integer AS building_dimensions,
        (SELECT count(*) FROM documents d WHERE d.repository_id = r.id) AS documents,
+       (SELECT count(*) FROM documents d WHERE d.repository_id = r.id AND d.status = 'processing') AS pending,
        (SELECT coalesce(sum(d.chunks), 0) FROM documents d WHERE d.repository_id = r.id)::bigint AS chunks
   FROM repositories r
   JOIN embedding_spaces s ON s.id = r.space_id
@@ -869,6 +870,7 @@ type RepositoryPageRow struct {
 	BuildingModel      string
 	BuildingDimensions int32
 	Documents          int64
+	Pending            int64
 	Chunks             int64
 }
 
@@ -898,6 +900,7 @@ func (q *Queries) RepositoryPage(ctx context.Context, arg RepositoryPageParams) 
 			&i.BuildingModel,
 			&i.BuildingDimensions,
 			&i.Documents,
+			&i.Pending,
 			&i.Chunks,
 		); err != nil {
 			return nil, err

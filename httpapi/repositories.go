@@ -32,6 +32,7 @@ type repositoryView struct {
 	ChunkTokens    int       `json:"chunkTokens"`
 	ChunkOverlap   int       `json:"chunkOverlap"`
 	Documents      int64     `json:"documents"`
+	Pending        int64     `json:"pendingDocuments"`
 	Chunks         int64     `json:"chunks"`
 	CreatedAt      time.Time `json:"createdAt"`
 	UpdatedAt      time.Time `json:"updatedAt"`
@@ -40,7 +41,7 @@ type repositoryView struct {
 func repositoryViewOf(r knowledge.Repository) repositoryView {
 	return repositoryView{
 		ID: r.ID, Name: r.Name, Description: r.Description, Language: r.Language, EmbeddingModel: r.Space.Model, Dimensions: r.Space.Dimensions,
-		ChunkTokens: r.ChunkTokens, ChunkOverlap: r.ChunkOverlap, Documents: r.Documents, Chunks: r.Chunks,
+		ChunkTokens: r.ChunkTokens, ChunkOverlap: r.ChunkOverlap, Documents: r.Documents, Pending: r.Pending, Chunks: r.Chunks,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(),
 	}
 }

@@ -19,6 +19,7 @@ type Repository struct {
 	ChunkTokens  int
 	ChunkOverlap int
 	Documents    int64
+	Pending      int64 // documents that are being processed
 	Chunks       int64
 	CreatedAt    time.Time
 	UpdatedAt    time.Time

@@ -24,8 +24,8 @@ type Found struct {
 type Search struct {
 	Repositories []int64
 	Mode         string
-	Parts        []string      // of the query
-	Vectors      [][][]float32 // of the parts, for each repository; nil = could not be made
+	Parts        []string        // of the query
+	Vectors      [][][]float32   // of the parts, for each repository; nil = could not be made
 	Candidates   int             // of each way of searching
 	Filter       json.RawMessage // nil = none
 }
@@ -123,7 +123,26 @@ func (s *Searcher) retrieve(ctx context.Context, q Query, x *Explanation) (Resul
 		return Result{}, err
 	}
 	x.took(&x.timings().Neighbours, begin)
-	return result, nil
+	if len(result.Passages) == 0 {
+		err = s.explainNothing(ctx, q, &result)
+	}
+	return result, err
+}
+
+// explainNothing says that documents are still on their way, where nothing was found.
+func (s *Searcher) explainNothing(ctx context.Context, q Query, result *Result) error {
+	var pending int64
+	for _, id := range q.Repositories {
+		r, err := s.Store.Repository(ctx, id)
+		if err != nil {
+			return err
+		}
+		pending += r.Pending
+	}
+	if pending > 0 {
+		result.Degraded = strings.TrimSpace(fmt.Sprintf("%s Documents are still being processed (%d), so not all could be found.", result.Degraded, pending))
+	}
+	return nil
 }
 
 // queryVectors embeds the query for every repository, once for each model.

@@ -77,7 +77,7 @@ func (s *Store) Jobs(cfg JobsConfig) (*Jobs, error) {
 	river.AddWorker(workers, &ingestWorker{cfg: cfg})
 	client, err := river.NewClient(riverpgxv5.New(s.pool), &river.Config{
 		Queues:  map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: cfg.Workers}},
-		Workers: workers, JobTimeout: jobTurn, RescueStuckJobsAfter: jobRescue, PollOnly: s.pooled, Logger: cfg.Logger,
+		Workers: workers, JobTimeout: jobTurn, RescueStuckJobsAfter: jobRescue, PollOnly: s.pooled, Logger: quiet(cfg.Logger),
 		FetchCooldown: 50 * time.Millisecond,
 	})
 	if err != nil {
@@ -119,3 +119,22 @@ func (s *Store) inJobTx(ctx context.Context, f func(q *db.Queries, ingest func(d
 		})
 	}))
 }
+
+// quiet is a logger without the queue's remarks on its own work, which come every few
+// seconds. Its warnings and errors stay.
+func quiet(logger *slog.Logger) *slog.Logger { return slog.New(warnings{logger.Handler()}) }
+
+type warnings struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs implements slog.Handler.
+func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (w warnings) WithGroup(name string) slog.Handler { return warnings{w.Handler.WithGroup(name)} }

@@ -77,7 +77,7 @@ func repository(r db.RepositoryPageRow) knowledge.Repository {
 	out := knowledge.Repository{
 		ID: r.ID, Name: r.Name, Description: r.Description, Language: r.Language,
 		Space:       knowledge.Space{ID: r.SpaceID, Model: r.Model, Dimensions: int(r.Dimensions)},
-		ChunkTokens: int(r.ChunkTokens), ChunkOverlap: int(r.ChunkOverlap), Documents: r.Documents, Chunks: r.Chunks,
+		ChunkTokens: int(r.ChunkTokens), ChunkOverlap: int(r.ChunkOverlap), Documents: r.Documents, Pending: r.Pending, Chunks: r.Chunks,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 	}
 	if r.BuildingID != 0 {

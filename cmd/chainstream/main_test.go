@@ -126,7 +126,7 @@ func serve(t *testing.T, env map[string]string, args ...string) *serving {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &serving{t: t, cancel: cancel, ended: make(chan error, 1), stderr: newWatchedOutput(`$^`)}
 	stdout := newWatchedOutput(`running at (http://\S+)`)
-	args = append([]string{"serve", "--addr", "127.0.0.1:0", "--offline-pace", "0s", "--log-level", "warn"}, args...)
+	args = append([]string{"serve", "--addr", "127.0.0.1:0", "--offline-pace", "0s", "--log-level", "warn", "--no-example-docs"}, args...)
 	go func() { s.ended <- main.Run(ctx, args, environment(env), stdout, s.stderr) }()
 	select {
 	case match := <-stdout.found:

@@ -20,7 +20,8 @@ import (
 
 // serveCommand is chainstream serve.
 type serveCommand struct {
-	Addr string `help:"Address to listen on; loopback only." default:"127.0.0.1:8080" environ:"CHAINSTREAM_ADDR"`
+	Addr        string `help:"Address to listen on; loopback only." default:"127.0.0.1:8080" environ:"CHAINSTREAM_ADDR"`
+	ExampleDocs bool   `help:"Begin with a repository of Chainstream's documentation, where there is no chain yet." default:"true" negatable:"" environ:"CHAINSTREAM_EXAMPLE_DOCS"`
 	serverFlags
 	logFlags
 }
@@ -56,7 +57,7 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 		}
 		return err
 	}
-	begin, err := s.seed(ctx)
+	begin, err := s.seed(ctx, c.ExampleDocs)
 	if err != nil {
 		logger.WarnContext(ctx, "example chains not stored", "error", err)
 	}
@@ -105,14 +106,16 @@ const firstChain = "research-brief"
 
 // seed stores the examples where there is no chain at all, and tells whether the
 // first of them is there.
-func (s *server) seed(ctx context.Context) (bool, error) {
+func (s *server) seed(ctx context.Context, withDocs bool) (bool, error) {
 	stored, err := s.store.Chains(ctx, 0, 1)
 	if err != nil {
 		return false, err
 	}
 	if len(stored) > 0 {
-		if err := s.refreshDocs(ctx); err != nil {
-			return false, err
+		if withDocs {
+			if err := s.refreshDocs(ctx); err != nil {
+				return false, err
+			}
 		}
 		_, err := s.store.ChainByName(ctx, firstChain, 0)
 		if errors.Is(err, chain.ErrNotFound) {
@@ -124,9 +127,11 @@ func (s *server) seed(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	repository, err := s.seedDocs(ctx)
-	if err != nil && !errors.Is(err, knowledge.ErrNameTaken) {
-		return false, err
+	var repository int64
+	if withDocs {
+		if repository, err = s.seedDocs(ctx); err != nil && !errors.Is(err, knowledge.ErrNameTaken) {
+			return false, err
+		}
 	}
 	for _, d := range documents {
 		parsed, err := chain.Parse(d.YAML, chain.FormatYAML)
@@ -134,7 +139,7 @@ func (s *server) seed(ctx context.Context) (bool, error) {
 			return false, fmt.Errorf("read the example %s: %w", d.Name, err)
 		}
 		if repository == 0 && len(parsed.Repositories()) > 0 {
-			continue // a user's repository has the name of ours, and is not to be asked
+			continue // there is nothing to ask
 		}
 		aim(parsed, repository)
 		if _, err := s.store.CreateChain(ctx, parsed); err != nil && !errors.Is(err, chain.ErrNameTaken) {

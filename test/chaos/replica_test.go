@@ -80,7 +80,7 @@ func (r *replica) launch(ctx context.Context) error {
 		path = failpointProgram
 		env = append(env, failpoint.EnvActions+"="+point, failpoint.EnvVisits+"="+r.w.visits)
 	}
-	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json", "--database-url", u.String()}, r.w.args...)
+	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json", "--no-example-docs", "--database-url", u.String()}, r.w.args...)
 	p, err := program.Start(path, io.Discard, env, args...)
 	if err != nil {
 		return err

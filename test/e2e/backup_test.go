@@ -218,7 +218,7 @@ func TestRollingUpgrade(t *testing.T) {
 	ctx := within(t)
 	database := pgtest.Empty(t)
 	processes := make([]*process, 3)
-	args := []string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json", "--database-url", database}
+	args := []string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json", "--no-example-docs", "--database-url", database}
 	for i := range processes {
 		processes[i] = start(t, new(bytes.Buffer), nil, args...)
 	}

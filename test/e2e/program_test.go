@@ -126,7 +126,7 @@ func serve(ctx context.Context, t *testing.T, cfg settings) *server {
 	if cfg.addr == "" {
 		cfg.addr = "127.0.0.1:0"
 	}
-	args := append([]string{"serve", "--addr", cfg.addr, "--log-format", "json"}, cfg.args...)
+	args := append([]string{"serve", "--addr", cfg.addr, "--log-format", "json", "--no-example-docs"}, cfg.args...)
 	s := &server{process: start(t, io.Discard, cfg.env, args...), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	var err error

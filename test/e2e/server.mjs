@@ -27,7 +27,7 @@ export class Server {
     server.#dir = await mkdtemp(join(tmpdir(), 'chainstream-e2e-'));
     await chmod(server.#dir, 0o755); // PostgreSQL runs under an account of its own where we are root
     const { PATH, HOME, TMPDIR = '/tmp' } = process.env;
-    server.#child = spawn(binary, ['serve', '--addr', addr, '--log-format', 'json', '--data-dir', join(server.#dir, 'data'), ...args], {
+    server.#child = spawn(binary, ['serve', '--addr', addr, '--log-format', 'json', '--no-example-docs', '--data-dir', join(server.#dir, 'data'), ...args], {
       env: { PATH, HOME, TMPDIR, ...env },
       stdio: ['ignore', 'ignore', 'pipe'],
     });

@@ -59,7 +59,7 @@ func (s *Server) start(ctx context.Context, env []string) error {
 	}
 	defer log.Close() //nolint:errcheck // the program has its own handle
 	// Not bound to ctx: it is asked to stop, so that it stops its database.
-	s.cmd = exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--data-dir", filepath.Join(s.dir, "data"), "--offline-pace", "0s") //nolint:noctx // see above
+	s.cmd = exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--data-dir", filepath.Join(s.dir, "data"), "--offline-pace", "0s", "--no-example-docs") //nolint:noctx // see above
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the benchmark
 	s.cmd.Stderr = log
