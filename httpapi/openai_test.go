@@ -110,7 +110,7 @@ func TestOpenAIProblems(t *testing.T) {
 		"embed format":     {embed(`{"model": "openai/e", "input": "x", "encoding_format": "hex"}`), "400 invalid_value encoding_format"},
 		"embed dimensions": {embed(`{"model": "openai/e", "input": "x", "dimensions": 0}`), "400 invalid_value dimensions"},
 		"embed no model":   {embed(`{"input": "x"}`), "400 missing_required_parameter model"},
-		"embed offline":    {embed(`{"model": "offline/echo", "input": "x"}`), "404 model_not_found "},
+		"embed offline":    {embed(`{"model": "offline/echo", "input": "x"}`), "404 model_not_found model"},
 		"embed unknown":    {embed(`{"model": "chain/two", "input": "x"}`), "404 model_not_found model"},
 
 		"show unknown chain":    {call{method: "GET", path: "/v1/models/chain/three"}, "404 model_not_found model"},
