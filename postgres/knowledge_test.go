@@ -152,7 +152,8 @@ func (l *library) count(sql string) (n int) {
 func (l *library) checkWords() {
 	l.t.Helper()
 	if n := l.count(`SELECT count(*) FROM (SELECT repository_id, word, chunks FROM repository_words WHERE chunks <> 0) a
-		FULL JOIN (SELECT c.repository_id, u.lexeme AS word, count(*) AS chunks FROM chunks c, unnest(c.words) u GROUP BY 1, 2) b
+		FULL JOIN (SELECT c.repository_id, u.lexeme AS word, count(*) AS chunks FROM chunks c, unnest(c.words) u GROUP BY 1, 2
+			UNION ALL SELECT repository_id, '', count(*) FROM chunks GROUP BY 1) b
 		USING (repository_id, word) WHERE a.chunks IS DISTINCT FROM b.chunks`); n != 0 {
 		l.t.Errorf("%d words are miscounted", n)
 	}
