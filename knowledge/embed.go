@@ -230,9 +230,9 @@ func (b *batches) call(ctx context.Context, texts []string, first bool) ([][]flo
 	vectors, err := b.send(ctx, texts, told, first)
 	if e, ok := errors.AsType[*llm.Error](err); ok && told > 0 && e.Code == llm.CodeInvalidRequest && !b.e.State.takes() {
 		if measured, err := b.send(ctx, texts, 0, false); err == nil {
-			vectors, told = measured, 0
-			b.e.State.learn(len(measured[0]) == b.o.Dimensions, false)
-			return vectors, checkVectors(vectors, len(texts), b.o.Dimensions)
+			err := checkVectors(measured, len(texts), b.o.Dimensions)
+			b.e.State.learn(err == nil, false)
+			return measured, err
 		}
 	}
 	if err != nil {

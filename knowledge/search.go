@@ -153,8 +153,7 @@ func (s *Searcher) queryVectors(ctx context.Context, q *Query, x *Explanation) (
 		default:
 			s.Logger.WarnContext(ctx, "a query could not be embedded, words are searched alone", "model", key.Model, "error", m.Err)
 			degraded = "The query could not be embedded by " + key.Model + "; the search went by words alone."
-			var e *llm.Error
-			if errors.As(m.Err, &e) {
+			if e, ok := errors.AsType[*llm.Error](m.Err); ok {
 				degraded += " " + e.Message
 			}
 		}
