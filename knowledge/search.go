@@ -148,6 +148,8 @@ func (s *Searcher) queryVectors(ctx context.Context, q *Query, x *Explanation) (
 			vectors[i] = m.vector
 		case ctx.Err() != nil:
 			return nil, "", context.Cause(ctx)
+		case errors.Is(m.Err, errNoMeaning):
+			degraded = "The query has nothing that " + key.Model + " could embed, so that no vectors were compared."
 		case q.Search == SearchVector:
 			return nil, "", m.Err
 		default:
@@ -182,7 +184,9 @@ func (s *Searcher) embedQuery(ctx context.Context, space Space, text string) Emb
 	out := EmbeddedQuery{Space: space}
 	e, err := s.Embeddings.Embedding(space.Model)
 	if err != nil {
-		out.Err = fmt.Errorf("embed the query: %w", err)
+		e := llm.NewError(llm.CodeNotFound, err)
+		e.Message = fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", space.Model, llm.Redact(err.Error()))
+		out.Err = e
 		return out
 	}
 	out.Parts = []string{text}

@@ -3,8 +3,8 @@ package uselite_test
 import (
 	"context"
 	"errors"
-	"maps"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"testing"
