@@ -137,7 +137,8 @@ func (s *Server) measure(ctx context.Context, space knowledge.Space) (int, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, embeddingTimeout)
 	defer cancel()
-	vectors, err := knowledge.Embed(ctx, embedding, []string{"word"}, space.Dimensions, llm.RetryPolicy{Attempts: 1})
+	got, err := knowledge.EmbedTexts(ctx, embedding, []string{"word"}, knowledge.EmbedOptions{Dimensions: space.Dimensions, Retry: llm.RetryPolicy{Attempts: 1}})
+	vectors := got.Vectors
 	switch {
 	case errors.Is(err, knowledge.ErrDimensions):
 		return 0, invalid("The model does not make vectors of this length.", problemError{

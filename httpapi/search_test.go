@@ -2,18 +2,53 @@ package httpapi_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/chainstream/chainstream/httpapi"
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/llm/llmtest"
 )
 
+type passageReply struct {
+	DocumentName, Text, Reason string
+	Signals                    map[string]any
+}
+
+type searchReply struct {
+	Results     []passageReply
+	Left        map[string]int
+	Tokens      int
+	TokenCount  string
+	Explanation *struct {
+		Vector struct {
+			Queries []struct {
+				Model      string
+				Dimensions int
+				Parts      []string
+				Cached     bool
+			}
+			Scans []struct {
+				Answered string
+				Index    bool
+			}
+		}
+		Keyword struct {
+			Terms []struct{ Word string }
+		}
+		Matched   []struct{ ChunkID int }
+		Removed   []passageReply
+		TimingsMs map[string]float64
+	}
+}
+
 // shelf is a server with a repository of some short texts.
-func shelf(t *testing.T) (a *api, search func(more string) map[string]any) {
+func shelf(t *testing.T) (a *api, search func(more string) searchReply) {
 	t.Helper()
 	a = newAPI(t, setup{models: map[string]llm.Entry{
 		"big": {Models: []string{"model"}, Info: map[string]llm.Info{"model": {Count: func(text string) int64 { return int64(len(strings.Fields(text))) }}}},
@@ -23,18 +58,11 @@ func shelf(t *testing.T) (a *api, search func(more string) map[string]any) {
 		d := a.do(call{method: "POST", path: repositories + "/1/documents", body: fmt.Sprintf(`{"name":"%d.txt","text":%q,"metadata":{"odd":%t}}`, i, text, i%2 == 1)}).want(http.StatusAccepted).object()
 		a.process(d)
 	}
-	return a, func(more string) map[string]any {
+	return a, func(more string) (got searchReply) {
 		t.Helper()
-		return a.do(call{method: "POST", path: repositories + "/search", body: `{"repositories":[1],"query":"what do pelicans eat?"` + more + `}`}).want(http.StatusOK).object()
+		a.do(call{method: "POST", path: repositories + "/search", body: `{"repositories":[1],"query":"what do pelicans eat?"` + more + `}`}).want(http.StatusOK).decode(&got)
+		return got
 	}
-}
-
-func list(v any) (out []map[string]any) {
-	items, _ := v.([]any)
-	for _, i := range items {
-		out = append(out, i.(map[string]any))
-	}
-	return out
 }
 
 // The tokens of the results are counted by the tokenizer of the named model, exactly,
@@ -43,26 +71,25 @@ func TestSearchTokens(t *testing.T) {
 	t.Parallel()
 	_, search := shelf(t)
 	all := search(`,"model":"big/model"`)
-	if n := len(list(all["results"])); n != 3 || all["tokenCount"] != "exact" {
-		t.Fatalf("%d results, %v", n, all["tokenCount"])
+	if n := len(all.Results); n != 3 || all.TokenCount != "exact" {
+		t.Fatalf("%d results, %v", n, all.TokenCount)
 	}
-	whole := all["tokens"].(float64)
 	words := 0
-	for i, p := range list(all["results"]) {
-		words += len(strings.Fields(fmt.Sprintf("[%d] %s\n%s", i+1, p["documentName"], p["text"])))
+	for i, p := range all.Results {
+		words += len(strings.Fields(fmt.Sprintf("[%d] %s\n%s", i+1, p.DocumentName, p.Text)))
 	}
-	if int(whole) != words {
-		t.Errorf("%v tokens, want %d", whole, words)
+	if all.Tokens != words {
+		t.Errorf("%d tokens, want %d", all.Tokens, words)
 	}
-	some := search(fmt.Sprintf(`,"model":"big/model","maxTokens":%d`, int(whole)-1))
-	if left := some["left"].(map[string]any); len(list(some["results"])) != 2 || left["maxTokens"] != 1.0 || some["tokens"].(float64) >= whole {
-		t.Errorf("%v results, %v", len(list(some["results"])), some["left"])
+	some := search(fmt.Sprintf(`,"model":"big/model","maxTokens":%d`, all.Tokens-1))
+	if len(some.Results) != 2 || some.Left["maxTokens"] != 1 || some.Tokens >= all.Tokens {
+		t.Errorf("%d results, %v", len(some.Results), some.Left)
 	}
-	if got := search(`,"maxTokens":1`); len(list(got["results"])) != 0 || got["tokenCount"] != "estimated" {
-		t.Errorf("%v", got)
+	if got := search(`,"maxTokens":1`); len(got.Results) != 0 || got.TokenCount != "estimated" {
+		t.Errorf("%+v", got)
 	}
-	if got := search(`,"model":"nobody/x"`); got["tokenCount"] != "estimated" {
-		t.Errorf("a model that nobody knows counts %v", got["tokenCount"])
+	if got := search(`,"model":"nobody/x"`); got.TokenCount != "estimated" {
+		t.Errorf("a model that nobody knows counts %s", got.TokenCount)
 	}
 }
 
@@ -71,49 +98,45 @@ func TestSearchTokens(t *testing.T) {
 func TestSearchExplained(t *testing.T) {
 	t.Parallel()
 	a, search := shelf(t)
-	plain := search(`,"limit":1`)
-	if plain["explanation"] != nil {
+	if plain := search(`,"limit":1`); plain.Explanation != nil {
 		t.Error("nobody asked for an explanation")
 	}
-	got := search(`,"limit":1,"explain":true,"filter":{"odd":false}`)
-	x := got["explanation"].(map[string]any)
+	x := search(`,"limit":1,"explain":true,"filter":{"odd":false}`).Explanation
 	reasons := make(map[string]string)
-	for _, r := range list(x["removed"]) {
-		reasons[r["documentName"].(string)] = r["reason"].(string)
-		if r["text"] == "" || r["signals"] == nil {
+	for _, r := range x.Removed {
+		reasons[r.DocumentName] = r.Reason
+		if r.Text == "" || r.Signals == nil {
 			t.Errorf("removed %v", r)
 		}
 	}
-	if reasons["1.txt"] != "filter" || reasons["2.txt"] != "limit" || len(reasons) != 2 {
-		t.Errorf("removed %v", reasons)
+	if diff := cmp.Diff(map[string]string{"1.txt": "filter", "2.txt": "limit"}, reasons); diff != "" {
+		t.Errorf("removed (-want +got):\n%s", diff)
 	}
 	var words []string
-	for _, term := range list(x["keyword"].(map[string]any)["terms"]) {
-		words = append(words, term["word"].(string))
+	for _, term := range x.Keyword.Terms {
+		words = append(words, term.Word)
 	}
 	slices.Sort(words)
-	if !slices.Equal(words, []string{"eat", "pelican"}) {
-		t.Errorf("words %v", words)
+	if !slices.Equal(words, []string{"eat", "pelican"}) || len(x.Matched) != 3 {
+		t.Errorf("words %v of %d passages", words, len(x.Matched))
 	}
-	if n := len(list(x["matched"])); n != 3 {
-		t.Errorf("the words of %d passages", n)
+	if q := x.Vector.Queries[0]; q.Model != "test/words" || q.Dimensions != 64 || !slices.Equal(q.Parts, []string{"what do pelicans eat?"}) || !q.Cached {
+		t.Errorf("query %+v", q)
 	}
-	vector := x["vector"].(map[string]any)
-	query := list(vector["queries"])[0]
-	if query["model"] != "test/words" || query["dimensions"] != 64.0 || fmt.Sprint(query["parts"]) != "[what do pelicans eat?]" || query["cached"] != true {
-		t.Errorf("query %v", query)
+	if scan := x.Vector.Scans[0]; scan.Answered != "exact" || scan.Index {
+		t.Errorf("scan %+v", scan)
 	}
-	if scan := list(vector["scans"])[0]; scan["answered"] != "exact" || scan["index"] != false {
-		t.Errorf("scan %v", scan)
+	if x.TimingsMs["search"] <= 0 || len(x.TimingsMs) != 5 {
+		t.Errorf("%v", x.TimingsMs)
 	}
-	if x["timingsMs"].(map[string]any)["search"].(float64) <= 0 {
-		t.Errorf("%v", x["timingsMs"])
-	}
-	x = search(`,"explain":true,"maxTokens":20`)["explanation"].(map[string]any)
-	for _, r := range list(x["removed"]) {
-		if r["reason"] != "maxTokens" {
+	removed := search(`,"explain":true,"maxTokens":20`).Explanation.Removed
+	for _, r := range removed {
+		if r.Reason != "maxTokens" {
 			t.Errorf("removed %v", r)
 		}
+	}
+	if len(removed) == 0 {
+		t.Error("nothing was without room")
 	}
 	for field, value := range map[string]string{"explain": `"yes"`, "maxTokens": "0", "model": "7"} {
 		a.do(call{method: "POST", path: repositories + "/search", body: `{"repositories":[1],"query":"x","` + field + `":` + value + `}`}).problem(http.StatusUnprocessableEntity, "invalid_request")
@@ -176,15 +199,20 @@ func TestEmbeddingsBySeveralCalls(t *testing.T) {
 	for i := range 150 {
 		texts = append(texts, fmt.Sprintf("%q", fmt.Sprint("text ", i)))
 	}
-	got := a.do(call{method: "POST", path: "/v1/embeddings", body: `{"model": "openai/e", "input": [` + strings.Join(texts, ",") + `]}`}).want(http.StatusOK).object()
-	data := list(got["data"])
-	if len(data) != 150 || got["usage"].(map[string]any)["prompt_tokens"] != 300.0 {
-		t.Fatalf("%d vectors, %v", len(data), got["usage"])
+	var got struct {
+		Data []struct {
+			Index     int
+			Embedding []float64
+		}
+		Usage map[string]int
 	}
-	for i, d := range data {
-		first := d["embedding"].([]any)[0].(float64)
-		if want := llmtest.Embedding(fmt.Sprint("text ", i), llmtest.Dimensions)[0]; d["index"] != float64(i) || first-want > 1e-6 || want-first > 1e-6 {
-			t.Fatalf("vector %d: %v", i, d["index"])
+	a.do(call{method: "POST", path: "/v1/embeddings", body: `{"model": "openai/e", "input": [` + strings.Join(texts, ",") + `]}`}).want(http.StatusOK).decode(&got)
+	if len(got.Data) != 150 || got.Usage["prompt_tokens"] != 300 {
+		t.Fatalf("%d vectors, %v", len(got.Data), got.Usage)
+	}
+	for i, d := range got.Data {
+		if want := llmtest.Embedding(fmt.Sprint("text ", i), llmtest.Dimensions)[0]; d.Index != i || math.Abs(d.Embedding[0]-want) > 1e-6 {
+			t.Fatalf("vector %d: %+v", i, d)
 		}
 	}
 	for _, c := range fake.EmbedCalls() {

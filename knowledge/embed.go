@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -72,19 +73,15 @@ func EmbedTexts(ctx context.Context, e Embedding, texts []string, o EmbedOptions
 	}
 	b.vectors, b.cut = make([][]float32, len(b.texts)), make([]bool, len(b.texts))
 	b.shorten()
-	for from := 0; from < len(b.texts); {
-		to := b.end(from)
-		if err := b.embed(ctx, from, to); err != nil {
-			return Embedded{}, err
-		}
-		from = to
+	if err := b.share(ctx); err != nil {
+		return Embedded{}, err
 	}
 	out := Embedded{Vectors: make([][]float32, len(texts)), Usage: b.usage, Calls: b.calls}
 	for i, text := range texts {
 		place := places[text]
 		out.Vectors[i] = b.vectors[place]
-		if i > 0 && len(b.texts) < len(texts) {
-			out.Vectors[i] = append([]float32(nil), b.vectors[place]...) // nobody shares a vector
+		if len(b.texts) < len(texts) || b.shared {
+			out.Vectors[i] = slices.Clone(b.vectors[place]) // nobody else's is changed with it
 		}
 		if b.cut[place] {
 			out.Cut = append(out.Cut, i)
@@ -101,8 +98,72 @@ type batches struct {
 	vectors [][]float32
 	cut     []bool
 	noted   int // cuts that no call has been told with yet
+	shared  bool
 	usage   llm.Usage
 	calls   int
+}
+
+// all embeds the texts of some places, by as few calls as there can be.
+func (b *batches) all(ctx context.Context, places []int) error {
+	part := batches{e: b.e, o: b.o, noted: b.noted}
+	for _, i := range places {
+		part.texts = append(part.texts, b.texts[i])
+	}
+	part.vectors, part.cut = make([][]float32, len(places)), make([]bool, len(places))
+	defer func() {
+		b.noted, b.calls = part.noted, b.calls+part.calls
+		b.usage.InputTokens += part.usage.InputTokens
+		b.usage.OutputTokens += part.usage.OutputTokens
+		b.usage.Estimated = b.usage.Estimated || part.usage.Estimated
+	}()
+	for from := 0; from < len(part.texts); {
+		to := part.end(from)
+		if err := part.embed(ctx, from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	for k, i := range places {
+		b.vectors[i], b.cut[i] = part.vectors[k], b.cut[i] || part.cut[k]
+	}
+	return nil
+}
+
+// share embeds the texts, of documents those that nobody embeds at this moment or has
+// embedded just now: what two documents have in common is sent once, though both are
+// processed at a time.
+func (b *batches) share(ctx context.Context) error {
+	if b.o.Purpose != llm.PurposeDocument || b.e.State == nil {
+		places := make([]int, len(b.texts))
+		for i := range places {
+			places[i] = i
+		}
+		return b.all(ctx, places)
+	}
+	b.shared = true
+	for {
+		mine, others := b.e.State.claim(b)
+		if len(mine) == 0 && others == nil {
+			return nil
+		}
+		if len(mine) > 0 {
+			if err := b.claimed(ctx, mine); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-others:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// claimed embeds texts that others may wait for.
+func (b *batches) claimed(ctx context.Context, mine []int) error {
+	defer b.e.State.settle(b, mine)
+	return b.all(ctx, mine)
 }
 
 // shorten cuts the texts that are known to be too long.
@@ -230,9 +291,9 @@ func (b *batches) call(ctx context.Context, texts []string, first bool) ([][]flo
 	vectors, err := b.send(ctx, texts, told, first)
 	if e, ok := errors.AsType[*llm.Error](err); ok && told > 0 && e.Code == llm.CodeInvalidRequest && !b.e.State.takes() {
 		if measured, err := b.send(ctx, texts, 0, false); err == nil {
-			vectors, told = measured, 0
-			b.e.State.learn(len(measured[0]) == b.o.Dimensions, false)
-			return vectors, checkVectors(vectors, len(texts), b.o.Dimensions)
+			err := checkVectors(measured, len(texts), b.o.Dimensions)
+			b.e.State.learn(err == nil, false)
+			return measured, err
 		}
 	}
 	if err != nil {

@@ -27,10 +27,11 @@ type scripted struct {
 
 func (s *scripted) Embed(_ context.Context, _ string, texts []string, dimensions int) ([][]float32, llm.Usage, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.calls, s.told = append(s.calls, append([]string(nil), texts...)), append(s.told, dimensions)
+	call := len(s.calls)
+	s.mu.Unlock()
 	if s.answer != nil {
-		if vectors, err := s.answer(len(s.calls), texts, dimensions); vectors != nil || err != nil {
+		if vectors, err := s.answer(call, texts, dimensions); vectors != nil || err != nil {
 			return vectors, llm.Usage{InputTokens: 1}, err
 		}
 	}
@@ -407,4 +408,108 @@ func TestEmbedPurposes(t *testing.T) {
 	if got := fmt.Sprint(p.purposes); got != "[document query ]" {
 		t.Error(got)
 	}
+}
+
+// What documents have in common is sent once, though they are processed at a time;
+// when that fails, another one tries.
+func TestEmbedTogether(t *testing.T) {
+	t.Parallel()
+	options := knowledge.EmbedOptions{Purpose: llm.PurposeDocument, Retry: llm.RetryPolicy{Attempts: 1}}
+	t.Run("once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			slow := &scripted{answer: func(int, []string, int) ([][]float32, error) {
+				<-time.After(time.Second)
+				return nil, nil
+			}}
+			e := knowledge.Embedding{Embedder: slow, Batch: 4, State: state()}
+			var all sync.WaitGroup
+			for i := range 5 {
+				all.Go(func() {
+					mine := append(texts(6), fmt.Sprint("own text ", i))
+					got, err := knowledge.EmbedTexts(t.Context(), e, mine, options)
+					if err != nil || len(got.Vectors) != 7 {
+						t.Error(got, err)
+						return
+					}
+					for k, text := range mine {
+						if got.Vectors[k][0] != float32(len(text)) {
+							t.Errorf("the vector of %q is %v", text, got.Vectors[k])
+						}
+						got.Vectors[k][0] = -1 // nobody else's
+					}
+				})
+			}
+			all.Wait()
+			sent := make(map[string]int)
+			for _, call := range slow.calls {
+				for _, text := range call {
+					sent[text]++
+				}
+			}
+			for text, n := range sent {
+				if n != 1 {
+					t.Errorf("%q was sent %d times", text, n)
+				}
+			}
+			if len(sent) != 11 {
+				t.Errorf("%d texts were sent", len(sent))
+			}
+			// Another length is another vector.
+			if _, err := knowledge.EmbedTexts(t.Context(), e, texts(1), knowledge.EmbedOptions{Purpose: llm.PurposeDocument, Dimensions: 3}); err != nil || len(slow.calls[len(slow.calls)-1]) != 1 {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("after a failure", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &scripted{answer: func(call int, _ []string, _ int) ([][]float32, error) {
+				<-time.After(time.Second)
+				if call == 1 {
+					return nil, refusal(llm.CodeUnavailable)
+				}
+				return nil, nil
+			}}
+			e := knowledge.Embedding{Embedder: s, Batch: 4, State: state()}
+			errs := make(chan error, 3)
+			for range cap(errs) {
+				go func() {
+					_, err := knowledge.EmbedTexts(t.Context(), e, texts(2), options)
+					errs <- err
+				}()
+			}
+			failed := 0
+			for range cap(errs) {
+				if <-errs != nil {
+					failed++
+				}
+			}
+			if failed != 1 || len(s.calls) != 2 {
+				t.Errorf("%d failed after %d calls", failed, len(s.calls))
+			}
+		})
+	})
+	t.Run("given up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &silent{}
+			e := knowledge.Embedding{Embedder: s, Batch: 4, State: state()}
+			first, stop := context.WithCancel(t.Context())
+			second, leave := context.WithCancel(t.Context())
+			errs := make(chan error, 2)
+			for _, ctx := range []context.Context{first, second} {
+				go func() {
+					_, err := knowledge.EmbedTexts(ctx, e, texts(1), options)
+					errs <- err
+				}()
+				synctest.Wait()
+			}
+			leave()
+			if err := <-errs; !errors.Is(err, context.Canceled) || s.calls != 1 {
+				t.Errorf("who waits: %v after %d calls", err, s.calls)
+			}
+			stop()
+			if err := <-errs; !errors.Is(err, context.Canceled) {
+				t.Errorf("who calls: %v", err)
+			}
+		})
+	})
 }

@@ -14,15 +14,67 @@ type EmbeddingState struct {
 	budget  *llm.RetryBudget
 
 	mu       sync.Mutex
-	most     int  // texts of one call that went through when more were refused; 0 = unknown
-	omit     bool // the length of vectors is not to be told
-	accepted bool // the length of vectors was told and taken
+	most     int                         // texts of one call that went through when more were refused; 0 = unknown
+	omit     bool                        // the length of vectors is not to be told
+	accepted bool                        // the length of vectors was told and taken
+	flights  map[vectorKey]chan struct{} // texts of documents that are being embedded; closed when that has ended
+	recent   vectorCache                 // of documents; what is stored is found in the database
 }
 
 // NewEmbeddingState returns a state with a breaker and a budget of retries like
 // those of a model for prompts.
 func NewEmbeddingState(breaker *llm.Breaker, budget *llm.RetryBudget) *EmbeddingState {
-	return &EmbeddingState{breaker: breaker, budget: budget}
+	return &EmbeddingState{
+		breaker: breaker, budget: budget, flights: make(map[vectorKey]chan struct{}), recent: vectorCache{most: recentNumbers},
+	}
+}
+
+// recentNumbers bounds the vectors that are kept until they are surely stored: 4 MB
+// for each model.
+const recentNumbers = 1 << 20
+
+// claim takes what is known of the texts that have no vector yet, and answers those
+// that the caller has to embed. When there are none, others is closed as soon as one
+// of those is through that somebody else embeds; nil = nothing is left.
+func (s *EmbeddingState) claim(b *batches) (mine []int, others <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, text := range b.texts {
+		if b.vectors[i] != nil {
+			continue
+		}
+		key := documentKey(b.o.Dimensions, text)
+		if v, ok := s.recent.get(key); ok {
+			b.vectors[i] = v
+			continue
+		}
+		if flight := s.flights[key]; flight != nil {
+			others = flight
+			continue
+		}
+		s.flights[key] = make(chan struct{})
+		mine = append(mine, i)
+	}
+	return mine, others
+}
+
+// settle tells those who wait that texts are embedded, or that it has failed.
+func (s *EmbeddingState) settle(b *batches, mine []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range mine {
+		key := documentKey(b.o.Dimensions, b.texts[i])
+		if b.vectors[i] != nil {
+			s.recent.put(key, b.vectors[i])
+		}
+		close(s.flights[key])
+		delete(s.flights, key)
+	}
+}
+
+// documentKey names a text of a document; the model is that of the state.
+func documentKey(dimensions int, text string) vectorKey {
+	return vectorKeyOf(Space{Dimensions: dimensions}, text)
 }
 
 // Circuit answers how the breaker stands.

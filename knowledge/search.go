@@ -169,13 +169,14 @@ func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x 
 			vectors[i] = m.vectors
 		case ctx.Err() != nil:
 			return nil, "", context.Cause(ctx)
+		case errors.Is(m.Err, errNoMeaning):
+			degraded = "The query has nothing that " + key.Model + " could embed, so that no vectors were compared."
 		case q.Search == SearchVector:
 			return nil, "", m.Err
 		default:
 			s.Logger.WarnContext(ctx, "a query could not be embedded, words are searched alone", "model", key.Model, "error", m.Err)
 			degraded = "The query could not be embedded by " + key.Model + "; the search went by words alone."
-			var e *llm.Error
-			if errors.As(m.Err, &e) {
+			if e, ok := errors.AsType[*llm.Error](m.Err); ok {
 				degraded += " " + e.Message
 			}
 		}
@@ -200,7 +201,9 @@ func (s *Searcher) embedQuery(ctx context.Context, space Space, parts []string) 
 	out := EmbeddedQuery{Space: space, Parts: parts}
 	e, err := s.Embeddings.Embedding(space.Model)
 	if err != nil {
-		out.Err = fmt.Errorf("embed the query: %w", err)
+		e := llm.NewError(llm.CodeNotFound, err)
+		e.Message = fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", space.Model, llm.Redact(err.Error()))
+		out.Err = e
 		return out
 	}
 	known := make([][]float32, len(parts))

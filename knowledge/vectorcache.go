@@ -1,6 +1,7 @@
 package knowledge
 
 import (
+	"cmp"
 	"container/list"
 	"crypto/sha256"
 	"slices"
@@ -29,6 +30,7 @@ type vectorCache struct {
 	entries map[vectorKey]*list.Element
 	order   list.List // of cachedVector, the last used first
 	numbers int
+	most    int // numbers of all vectors together; 0 = cachedNumbers
 }
 
 type cachedVector struct {
@@ -50,7 +52,8 @@ func (c *vectorCache) get(key vectorKey) ([]float32, bool) {
 
 // put keeps a vector, in place of those that were not used for longest.
 func (c *vectorCache) put(key vectorKey, vector []float32) {
-	if len(vector) > cachedNumbers {
+	most := cmp.Or(c.most, cachedNumbers)
+	if len(vector) > most {
 		return
 	}
 	c.mu.Lock()
@@ -63,7 +66,7 @@ func (c *vectorCache) put(key vectorKey, vector []float32) {
 	}
 	c.entries[key] = c.order.PushFront(cachedVector{key, slices.Clone(vector)})
 	c.numbers += len(vector)
-	for c.numbers > cachedNumbers {
+	for c.numbers > most {
 		last := c.order.Back()
 		old := c.order.Remove(last).(cachedVector) //nolint:errcheck,forcetypeassert // put stores nothing else
 		delete(c.entries, old.key)

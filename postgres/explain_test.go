@@ -163,6 +163,30 @@ func TestQueryVectorsAreKept(t *testing.T) {
 	search("new", a.ID)
 }
 
+// A query whose vector points nowhere finds nothing by vectors, instead of anything.
+func TestQueryWithoutMeaning(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 16)
+	l.add(r.ID, "a.txt", "Rivers flow.", "")
+	l.embedder.bend = func(v []float32) []float32 { return make([]float32, len(v)) }
+	l.add(r.ID, "b.txt", "?!", "") // a document may be like that, too
+	q := knowledge.Query{Repositories: []int64{r.ID}, Search: "vector", Text: "???", Limit: 3}
+	if got := l.find(q); len(got.Passages) != 0 || !strings.Contains(got.Degraded, "nothing that test/a could embed") {
+		t.Errorf("vector: %+v", got)
+	}
+	q.Search, q.Text = "hybrid", "rivers?"
+	if got := l.find(q); len(got.Passages) != 1 || got.Degraded == "" {
+		t.Errorf("hybrid: %+v", got)
+	}
+	l.embedder.bend = nil
+	for _, p := range l.find(knowledge.Query{Repositories: []int64{r.ID}, Search: "vector", Text: "Rivers flow.", Limit: 3}).Passages {
+		if s := p.Signals.VectorScore; s < 0 || s > 1 || p.Document == "b.txt" && s > 0.9 {
+			t.Errorf("%s: %v", p.Document, s)
+		}
+	}
+}
+
 // The same text within one document is embedded once too, and an upload whose text
 // stands in an older version costs nothing.
 func TestTextsAreEmbeddedOnce(t *testing.T) {

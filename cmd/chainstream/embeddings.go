@@ -70,7 +70,7 @@ func (m *embeddingModels) Embedding(id string) (knowledge.Embedding, error) {
 	}
 	if target.Vendor == offline.Name {
 		e, err := offlineEmbedding(target)
-		e.Observe = m.observer(target, llm.EmbeddingModel{Info: llm.Info{Prices: llm.Free()}})
+		e.State, e.Observe = m.state(id), m.observer(target, llm.EmbeddingModel{Info: llm.Info{Prices: llm.Free()}})
 		return e, err
 	}
 	embedder, ok := target.Provider.(llm.Embedder)

@@ -317,7 +317,7 @@ func (a *app) listFaults(asJSON bool) error {
 	if asJSON {
 		return a.printJSON(list)
 	}
-	t := a.table("OPTION", "FAULT", "WHAT CHAINSTREAM MAKES OF IT", "RETRIED", "ASKED TO WAIT")
+	t := a.table("FAULT", "WHAT CHAINSTREAM MAKES OF IT", "RETRIED", "ASKED TO WAIT", "OPTION")
 	for _, f := range list {
 		outcome, retried := string(f.Code), "no"
 		if f.Code == "" {
@@ -330,7 +330,7 @@ func (a *app) listFaults(asJSON bool) error {
 		if f.Embeddings {
 			option = "--embed-fault"
 		}
-		t.row(option, f.Name, outcome, retried, f.RetryAfter)
+		t.row(f.Name, outcome, retried, f.RetryAfter, option)
 	}
 	return t.flush()
 }

@@ -231,7 +231,7 @@ func TestFakeLLMFaults(t *testing.T) {
 	}
 
 	list := succeed(t, nil, "fake-llm", "--list-faults")
-	if !regexp.MustCompile(`(?m)^--fault +retry-after-120 +rate_limited +yes +2m0s$`).MatchString(list) || !regexp.MustCompile(`(?m)^--fault +comments +an answer`).MatchString(list) {
+	if !regexp.MustCompile(`(?m)^retry-after-120 +rate_limited +yes +2m0s +--fault$`).MatchString(list) || !regexp.MustCompile(`(?m)^comments +an answer`).MatchString(list) {
 		t.Errorf("faults:\n%s", list)
 	}
 	var faults []struct{ Name, Code string }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chainstream/chainstream/internal/client"
+	"github.com/chainstream/chainstream/llm/offline"
 )
 
 // knowledgeCommand is chainstream knowledge.
@@ -133,6 +134,9 @@ func (c *knowledgeCreateCommand) Run(ctx context.Context, a *app) error {
 	var e repositoryEntry
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return fmt.Errorf("read the repository: %w", err)
+	}
+	if e.EmbeddingModel == offline.Name+"/"+offline.HashModel {
+		a.remark("%s. %s/%s knows English without a key and a network", offline.HashLabel, offline.Name, offline.SentenceModel)
 	}
 	return a.printf("repository %d %s: %s, %d dimensions\n", e.ID, printable(e.Name), printable(e.EmbeddingModel), e.Dimensions)
 }

@@ -1,6 +1,7 @@
 package llmtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -283,4 +285,38 @@ func embedAnswer(req EmbedRequest) EmbedAnswer {
 		a.InputTokens += int64(len(strings.Fields(text)))
 	}
 	return a
+}
+
+// serveRerank puts documents into an order, as the rerank APIs of several vendors do:
+// by how many words of the query they have.
+func (f *Fake) serveRerank(w http.ResponseWriter, r *http.Request) {
+	var req struct {
+		Query     string   `json:"query"`
+		Documents []string `json:"documents"`
+		TopN      int      `json:"top_n"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&req); err != nil {
+		writeBody(w, http.StatusBadRequest, openAIWire{}.failure(http.StatusBadRequest, KindInvalid, err.Error()))
+		return
+	}
+	words := strings.Fields(strings.ToLower(req.Query))
+	type result struct {
+		Index int     `json:"index"`
+		Score float64 `json:"relevance_score"`
+	}
+	results := make([]result, len(req.Documents))
+	for i, d := range req.Documents {
+		results[i].Index = i
+		for _, word := range words {
+			if strings.Contains(strings.ToLower(d), word) {
+				results[i].Score += 1 / float64(len(words))
+			}
+		}
+		results[i].Score = min(results[i].Score, 1)
+	}
+	slices.SortStableFunc(results, func(a, b result) int { return cmp.Compare(b.Score, a.Score) })
+	if req.TopN > 0 && req.TopN < len(results) {
+		results = results[:req.TopN]
+	}
+	writeBody(w, http.StatusOK, encode(object{"results": results}))
 }

@@ -28,6 +28,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -55,8 +56,9 @@ type Call struct {
 // who sends Anthropic's version header, of Anthropic, at /v1beta/models in
 // Gemini's and at /api/tags in Ollama's; /api/version answers as Ollama does, and
 // …/embeddings (OpenAI) and …/models/NAME:batchEmbedContents (Gemini) give every
-// text the vector of Embedding, unless ScriptEmbeddings says otherwise. It is safe
-// for concurrent use.
+// text the vector of Embedding, unless ScriptEmbeddings says otherwise. …/rerank
+// orders documents by the words that they share with the query. It is safe for
+// concurrent use.
 type Fake struct {
 	mu       sync.Mutex
 	scripts  map[string][]Reply
@@ -205,6 +207,8 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.serveAnswer(w, r, name, wire)
 	case r.Method == http.MethodPost && embeds != nil:
 		f.serveEmbeddings(w, r, embedName, embeds)
+	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/rerank"):
+		f.serveRerank(w, r)
 	default:
 		if wire == nil {
 			wire = openAIWire{}

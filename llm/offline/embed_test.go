@@ -59,7 +59,7 @@ func TestEmbedWhich(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, tc := range map[string]struct {
-		ctx        context.Context
+		ctx        context.Context //nolint:containedctx // of one call of a table
 		model      string
 		dimensions int
 		want       llm.Code

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"testing"
@@ -56,7 +57,7 @@ func TestEmbedderRefuses(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, tc := range map[string]struct {
-		ctx        context.Context
+		ctx        context.Context //nolint:containedctx // of one call of a table
 		embedder   *uselite.Embedder
 		model      string
 		dimensions int
@@ -89,9 +90,7 @@ func TestEmbedderLater(t *testing.T) {
 	if _, err := e.Model(); err == nil || errors.Is(err, uselite.ErrMissing) {
 		t.Errorf("a damaged file: %v", err)
 	}
-	for name, file := range present(t) {
-		dir[name] = file
-	}
+	maps.Copy(dir, present(t))
 	if _, err := e.Model(); err != nil {
 		t.Errorf("files that have come: %v", err)
 	}
