@@ -668,13 +668,13 @@ SELECT f.chunk_id::bigint AS chunk_id, coalesce(f.vector_rank, 0)::integer AS ve
 `
 
 type KnowledgeSearchParams struct {
-	Repositories       []int64
-	Mode               string
-	Queries            []string
-	VectorRepositories []int64
-	QueryVectors       []string
-	Candidates         int32
-	Filter             []byte
+	Repositories []int64
+	Mode         string
+	Queries      []string
+	VectorSpaces []int64
+	QueryVectors []string
+	Candidates   int32
+	Filter       []byte
 }
 
 type KnowledgeSearchRow struct {
@@ -702,7 +702,7 @@ func (q *Queries) KnowledgeSearch(ctx context.Context, arg KnowledgeSearchParams
 		arg.Repositories,
 		arg.Mode,
 		arg.Queries,
-		arg.VectorRepositories,
+		arg.VectorSpaces,
 		arg.QueryVectors,
 		arg.Candidates,
 		arg.Filter,
@@ -789,6 +789,18 @@ func (q *Queries) RepositoryDelete(ctx context.Context, id int64) (int64, error)
 	return result.RowsAffected(), nil
 }
 
+const repositoryHold = `-- name: RepositoryHold :one
+SELECT r.space_id FROM repositories r JOIN documents d ON d.repository_id = r.id WHERE d.id = $1 FOR SHARE OF r
+`
+
+// RepositoryHold keeps the space of a repository as it is until the transaction ends.
+func (q *Queries) RepositoryHold(ctx context.Context, documentID int64) (*int64, error) {
+	row := q.db.QueryRow(ctx, repositoryHold, documentID)
+	var space_id *int64
+	err := row.Scan(&space_id)
+	return space_id, err
+}
+
 const repositoryInsert = `-- name: RepositoryInsert :one
 INSERT INTO repositories (name, description, language, chunk_tokens, chunk_overlap)
 VALUES ($1, $2, $3, $4, $5)
@@ -817,6 +829,17 @@ func (q *Queries) RepositoryInsert(ctx context.Context, arg RepositoryInsertPara
 	return id, err
 }
 
+const repositoryLock = `-- name: RepositoryLock :one
+SELECT space_id FROM repositories WHERE id = $1 FOR UPDATE
+`
+
+func (q *Queries) RepositoryLock(ctx context.Context, id int64) (*int64, error) {
+	row := q.db.QueryRow(ctx, repositoryLock, id)
+	var space_id *int64
+	err := row.Scan(&space_id)
+	return space_id, err
+}
+
 const repositoryNameTaken = `-- name: RepositoryNameTaken :one
 SELECT EXISTS (SELECT FROM repositories WHERE name = $1 AND id <> $2)::boolean AS taken
 `
@@ -837,6 +860,7 @@ const repositoryPage = `-- name: RepositoryPage :many
 SELECT r.id, r.name, r.description, r.language, r.chunk_tokens, r.chunk_overlap, r.created_at, r.updated_at,
        s.id AS space_id, s.model, s.dimensions,
        coalesce(b.id, 0)::bigint AS building_id, coalesce(b.model, '')::text AS building_model, coalesce(b.dimensions, 0)::integer AS building_dimensions,
+       coalesce(b.progress, 0)::integer AS building_progress, coalesce(b.error, '')::text AS building_error,
        (SELECT count(*) FROM documents d WHERE d.repository_id = r.id) AS documents,
        (SELECT count(*) FROM documents d WHERE d.repository_id = r.id AND d.status = 'processing') AS pending,
        (SELECT coalesce(sum(d.chunks), 0) FROM documents d WHERE d.repository_id = r.id)::bigint AS chunks
@@ -869,6 +893,8 @@ type RepositoryPageRow struct {
 	BuildingID         int64
 	BuildingModel      string
 	BuildingDimensions int32
+	BuildingProgress   int32
+	BuildingError      string
 	Documents          int64
 	Pending            int64
 	Chunks             int64
@@ -899,6 +925,8 @@ func (q *Queries) RepositoryPage(ctx context.Context, arg RepositoryPageParams) 
 			&i.BuildingID,
 			&i.BuildingModel,
 			&i.BuildingDimensions,
+			&i.BuildingProgress,
+			&i.BuildingError,
 			&i.Documents,
 			&i.Pending,
 			&i.Chunks,
@@ -985,6 +1013,27 @@ func (q *Queries) SpaceAdd(ctx context.Context, arg SpaceAddParams) (int64, erro
 	return id, err
 }
 
+const spaceComplete = `-- name: SpaceComplete :one
+SELECT (NOT EXISTS (
+    SELECT FROM chunks c
+      JOIN documents d ON d.id = c.document_id AND d.version = c.version
+     WHERE c.repository_id = $1
+       AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = $2::bigint)))::boolean AS complete
+`
+
+type SpaceCompleteParams struct {
+	RepositoryID int64
+	SpaceID      int64
+}
+
+// SpaceComplete tells whether all chunks that searches see have a vector in a space.
+func (q *Queries) SpaceComplete(ctx context.Context, arg SpaceCompleteParams) (bool, error) {
+	row := q.db.QueryRow(ctx, spaceComplete, arg.RepositoryID, arg.SpaceID)
+	var complete bool
+	err := row.Scan(&complete)
+	return complete, err
+}
+
 const spaceDrop = `-- name: SpaceDrop :exec
 SELECT knowledge_space_drop($1::bigint)
 `
@@ -992,6 +1041,46 @@ SELECT knowledge_space_drop($1::bigint)
 func (q *Queries) SpaceDrop(ctx context.Context, spaceID int64) error {
 	_, err := q.db.Exec(ctx, spaceDrop, spaceID)
 	return err
+}
+
+const spaceFail = `-- name: SpaceFail :execrows
+UPDATE embedding_spaces SET error = $1::text WHERE id = $2
+`
+
+type SpaceFailParams struct {
+	Reason string
+	ID     int64
+}
+
+func (q *Queries) SpaceFail(ctx context.Context, arg SpaceFailParams) (int64, error) {
+	result, err := q.db.Exec(ctx, spaceFail, arg.Reason, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const spaceGet = `-- name: SpaceGet :one
+SELECT id, repository_id, model, dimensions FROM embedding_spaces WHERE id = $1
+`
+
+type SpaceGetRow struct {
+	ID           int64
+	RepositoryID int64
+	Model        string
+	Dimensions   int32
+}
+
+func (q *Queries) SpaceGet(ctx context.Context, id int64) (SpaceGetRow, error) {
+	row := q.db.QueryRow(ctx, spaceGet, id)
+	var i SpaceGetRow
+	err := row.Scan(
+		&i.ID,
+		&i.RepositoryID,
+		&i.Model,
+		&i.Dimensions,
+	)
+	return i, err
 }
 
 const spaceIDs = `-- name: SpaceIDs :many
@@ -1029,6 +1118,83 @@ func (q *Queries) SpaceIndex(ctx context.Context, spaceID int64) (string, error)
 	var statement string
 	err := row.Scan(&statement)
 	return statement, err
+}
+
+const spaceProgress = `-- name: SpaceProgress :execrows
+UPDATE embedding_spaces s
+   SET progress = least(99, 100 * (SELECT count(*) FROM chunk_vectors v WHERE v.space_id = s.id)
+                          / greatest(1, (SELECT count(*) FROM chunks c WHERE c.repository_id = s.repository_id)))
+ WHERE s.id = $1
+`
+
+// SpaceProgress counts how far a space is filled.
+func (q *Queries) SpaceProgress(ctx context.Context, id int64) (int64, error) {
+	result, err := q.db.Exec(ctx, spaceProgress, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const spaceUnembedded = `-- name: SpaceUnembedded :many
+SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
+  FROM chunks c
+ WHERE c.repository_id = $1 AND c.id > $2
+   AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = $3::bigint)
+ ORDER BY c.id
+ LIMIT $4
+`
+
+type SpaceUnembeddedParams struct {
+	RepositoryID int64
+	AfterID      int64
+	SpaceID      int64
+	MaxRows      int32
+}
+
+type SpaceUnembeddedRow struct {
+	ID          int64
+	Ordinal     int32
+	Headings    string
+	Text        string
+	Page        int32
+	Tokens      int32
+	ContentHash []byte
+}
+
+// SpaceUnembedded answers chunks of a repository, above an id, that have no vector in
+// a space.
+func (q *Queries) SpaceUnembedded(ctx context.Context, arg SpaceUnembeddedParams) ([]SpaceUnembeddedRow, error) {
+	rows, err := q.db.Query(ctx, spaceUnembedded,
+		arg.RepositoryID,
+		arg.AfterID,
+		arg.SpaceID,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SpaceUnembeddedRow
+	for rows.Next() {
+		var i SpaceUnembeddedRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Ordinal,
+			&i.Headings,
+			&i.Text,
+			&i.Page,
+			&i.Tokens,
+			&i.ContentHash,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const vectorsInsert = `-- name: VectorsInsert :exec
@@ -1080,4 +1246,54 @@ func (q *Queries) VectorsReuse(ctx context.Context, arg VectorsReuseParams) erro
 		arg.Version,
 	)
 	return err
+}
+
+const vectorsReuseFor = `-- name: VectorsReuseFor :exec
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
+SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding
+  FROM chunks c
+  JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
+  JOIN embedding_spaces s ON s.model = $2::text AND s.dimensions = $3::integer
+  JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
+ WHERE c.id = ANY($4::bigint[])
+ON CONFLICT (chunk_id, space_id) DO NOTHING
+`
+
+type VectorsReuseForParams struct {
+	SpaceID    int64
+	Model      string
+	Dimensions int32
+	ChunkIds   []int64
+}
+
+// VectorsReuseFor is VectorsReuse for some chunks.
+func (q *Queries) VectorsReuseFor(ctx context.Context, arg VectorsReuseForParams) error {
+	_, err := q.db.Exec(ctx, vectorsReuseFor,
+		arg.SpaceID,
+		arg.Model,
+		arg.Dimensions,
+		arg.ChunkIds,
+	)
+	return err
+}
+
+const versionUnembedded = `-- name: VersionUnembedded :one
+SELECT EXISTS (
+    SELECT FROM chunks c
+     WHERE c.document_id = $1 AND c.version = $2
+       AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = $3::bigint))::boolean AS missing
+`
+
+type VersionUnembeddedParams struct {
+	DocumentID int64
+	Version    int32
+	SpaceID    int64
+}
+
+// VersionUnembedded tells whether chunks of a version have no vector in a space.
+func (q *Queries) VersionUnembedded(ctx context.Context, arg VersionUnembeddedParams) (bool, error) {
+	row := q.db.QueryRow(ctx, versionUnembedded, arg.DocumentID, arg.Version, arg.SpaceID)
+	var missing bool
+	err := row.Scan(&missing)
+	return missing, err
 }

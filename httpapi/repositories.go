@@ -23,27 +23,44 @@ import (
 
 // repositoryView is a repository as the API shows it.
 type repositoryView struct {
-	ID             int64     `json:"id"`
-	Name           string    `json:"name"`
-	Description    string    `json:"description"`
-	Language       string    `json:"language"`
-	EmbeddingModel string    `json:"embeddingModel"`
-	Dimensions     int       `json:"dimensions"`
-	ChunkTokens    int       `json:"chunkTokens"`
-	ChunkOverlap   int       `json:"chunkOverlap"`
-	Documents      int64     `json:"documents"`
-	Pending        int64     `json:"pendingDocuments"`
-	Chunks         int64     `json:"chunks"`
-	CreatedAt      time.Time `json:"createdAt"`
-	UpdatedAt      time.Time `json:"updatedAt"`
+	ID             int64  `json:"id"`
+	Name           string `json:"name"`
+	Description    string `json:"description"`
+	Language       string `json:"language"`
+	EmbeddingModel string `json:"embeddingModel"`
+	Dimensions     int    `json:"dimensions"`
+	ChunkTokens    int    `json:"chunkTokens"`
+	ChunkOverlap   int    `json:"chunkOverlap"`
+	// Building is the model that is to take the place of this one; null when none is.
+	Building  *buildingView `json:"building"`
+	Documents int64         `json:"documents"`
+	Pending   int64         `json:"pendingDocuments"`
+	Chunks    int64         `json:"chunks"`
+	CreatedAt time.Time     `json:"createdAt"`
+	UpdatedAt time.Time     `json:"updatedAt"`
 }
 
 func repositoryViewOf(r knowledge.Repository) repositoryView {
 	return repositoryView{
 		ID: r.ID, Name: r.Name, Description: r.Description, Language: r.Language, EmbeddingModel: r.Space.Model, Dimensions: r.Space.Dimensions,
-		ChunkTokens: r.ChunkTokens, ChunkOverlap: r.ChunkOverlap, Documents: r.Documents, Pending: r.Pending, Chunks: r.Chunks,
+		ChunkTokens: r.ChunkTokens, ChunkOverlap: r.ChunkOverlap, Building: buildingViewOf(r.Building), Documents: r.Documents, Pending: r.Pending, Chunks: r.Chunks,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(),
 	}
+}
+
+// buildingView says how far a change of the model is.
+type buildingView struct {
+	EmbeddingModel string `json:"embeddingModel"`
+	Dimensions     int    `json:"dimensions"`
+	Progress       int    `json:"progress"`
+	Error          string `json:"error,omitempty"`
+}
+
+func buildingViewOf(b *knowledge.Building) *buildingView {
+	if b == nil {
+		return nil
+	}
+	return &buildingView{EmbeddingModel: b.Model, Dimensions: b.Dimensions, Progress: b.Progress, Error: b.Error}
 }
 
 func repositoryURL(id int64) string { return "/api/v1/repositories/" + strconv.FormatInt(id, 10) }
@@ -254,8 +271,8 @@ func (r *triggerReader) number(name string, least, most, missing int) int {
 	return n
 }
 
-// updateRepository is PUT /api/v1/repositories/{id}. What a repository was made
-// with stays.
+// updateRepository is PUT /api/v1/repositories/{id}. Another model embeds everything
+// anew in the background; until that is done, searches use the one before.
 func (s *Server) updateRepository(c echo.Context) error {
 	id, err := repositoryID(c)
 	if err != nil {
@@ -266,11 +283,27 @@ func (s *Server) updateRepository(c echo.Context) error {
 		return err
 	}
 	changed := knowledge.Repository{ID: id, Name: r.line("name", mostName), Description: r.free("description", mostDescription)}
-	r.surplus("name", "description")
+	model := knowledge.Space{Model: r.free("embeddingModel", mostName), Dimensions: r.number("dimensions", 1, mostDimensions, 0)}
+	if model.Dimensions != 0 && model.Model == "" {
+		r.add("/dimensions", chain.CodeInvalid, "needs embeddingModel")
+	}
+	r.surplus("name", "description", "embeddingModel", "dimensions")
 	if len(r.problems) > 0 {
 		return inputProblem(r.problems)
 	}
-	stored, err := s.cfg.Store.UpdateRepository(c.Request().Context(), changed)
+	ctx := c.Request().Context()
+	if model.Model != "" {
+		if _, err := s.cfg.Store.Repository(ctx, id); err != nil {
+			return err
+		}
+		if model.Dimensions, err = s.measure(ctx, model); err != nil {
+			return err
+		}
+	}
+	stored, err := s.cfg.Store.UpdateRepository(ctx, changed)
+	if err == nil && model.Model != "" {
+		stored, err = s.cfg.Store.ChangeModel(ctx, id, model)
+	}
 	if err != nil {
 		return err
 	}

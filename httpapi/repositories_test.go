@@ -214,6 +214,8 @@ func TestRepositoriesRefuse(t *testing.T) {
 		{"POST", repositories, "", `{"name":"sea","embeddingModel":"test/words"}`, 409, "repository_exists"},
 		{"POST", repositories, "", `[]`, 422, "must be an object"},
 		{"PUT", repositories + "/1", "", `{"name":"sea","embeddingModel":"test/other"}`, 422, "/embeddingModel"},
+		{"PUT", repositories + "/1", "", `{"name":"sea","dimensions":3}`, 422, "/dimensions"},
+		{"PUT", repositories + "/9", "", `{"name":"x","embeddingModel":"test/words"}`, 404, "repository_not_found"},
 		{"PUT", repositories + "/9", "", `{"name":"x"}`, 404, "repository_not_found"},
 		{"DELETE", repositories + "/9", "", "", 404, "repository_not_found"},
 		{"GET", repositories + "/x", "", "", 404, "repository_not_found"},

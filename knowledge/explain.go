@@ -154,6 +154,13 @@ func (x *Explanation) embedded(q EmbeddedQuery) {
 	}
 }
 
+// again forgets what was noted of a search that begins anew.
+func (x *Explanation) again() {
+	if x != nil {
+		x.Queries = nil
+	}
+}
+
 func (x *Explanation) removed(f Found, reason string) {
 	if x != nil {
 		x.Removed = append(x.Removed, Removed{f.Passage, reason})

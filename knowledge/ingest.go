@@ -72,7 +72,7 @@ func (g *Ingester) Process(ctx context.Context, document int64, version int) (ag
 	err = g.process(ctx, document, version)
 	var bad *documentError
 	switch {
-	case errors.Is(err, errTurn):
+	case errors.Is(err, errTurn), errors.Is(err, ErrSpaceChanged):
 		return true, nil
 	case errors.Is(err, ErrSuperseded):
 		return false, nil
@@ -189,20 +189,8 @@ func (g *Ingester) embed(ctx context.Context, document int64, version, total int
 		if len(missing) == 0 {
 			return nil
 		}
-		texts := make([]string, len(missing))
-		for i, c := range missing {
-			texts[i] = c.embedded()
-		}
-		vectors, err := Embed(ctx, e, texts, space.Dimensions, g.Retry)
-		if err != nil {
-			return embedError(ctx, err)
-		}
-		byChunk := make(map[int64][]float32, len(missing))
-		for i, c := range missing {
-			byChunk[c.ID] = vectors[i]
-		}
-		if err := g.Store.SaveVectors(ctx, space, byChunk); err != nil {
-			return embedError(ctx, err)
+		if err := embedChunks(ctx, e, missing, space, g.Store.SaveVectors, g.Retry); err != nil {
+			return err
 		}
 		done := missing[len(missing)-1].Ordinal + 1
 		if err := g.Store.Progress(ctx, document, version, progressChunked+(progressEmbedded-progressChunked)*min(done, total)/max(total, 1)); err != nil {
@@ -215,6 +203,9 @@ func (g *Ingester) embed(ctx context.Context, document int64, version, total int
 }
 
 func embedError(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, ErrDimensions) {
 		return &documentError{"The embedding model answered vectors of another length than the repository's.", err}
 	}

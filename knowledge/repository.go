@@ -13,9 +13,9 @@ type Repository struct {
 	ID           int64
 	Name         string
 	Description  string
-	Language     string // text search configuration of PostgreSQL, such as english or simple
-	Space        Space  // that searches use
-	Building     *Space // that is being filled, to take its place; nil when none is
+	Language     string    // text search configuration of PostgreSQL, such as english or simple
+	Space        Space     // that searches use
+	Building     *Building // to take its place; nil when none is
 	ChunkTokens  int
 	ChunkOverlap int
 	Documents    int64
@@ -30,6 +30,13 @@ type Space struct {
 	ID         int64
 	Model      string // provider/model
 	Dimensions int
+}
+
+// Building is a space that is being filled to take the place of another.
+type Building struct {
+	Space
+	Progress int    // 0–100
+	Error    string // why it cannot be filled, for users; the other one stays
 }
 
 // Status says where the newest version of a document stands.
@@ -93,6 +100,8 @@ var (
 	ErrSuperseded = errors.New("the document has changed")
 	// ErrDimensions says that vectors do not have the length of their space.
 	ErrDimensions = errors.New("the vectors have another length than those of the repository")
+	// ErrSpaceChanged says that the repository uses another space by now.
+	ErrSpaceChanged = errors.New("the repository has changed its embedding model")
 	// ErrLanguage says that the database has no text search configuration of a
 	// name.
 	ErrLanguage = errors.New("the database knows no such language")
@@ -108,6 +117,9 @@ type RepositoryStore interface {
 	Repositories(ctx context.Context, after int64, limit int) ([]Repository, error)
 	// UpdateRepository changes name and description.
 	UpdateRepository(ctx context.Context, r Repository) (Repository, error)
+	// ChangeModel begins to fill a space by another model, in place of one that is being
+	// filled. The model that the repository has ends that, and nothing is to be filled.
+	ChangeModel(ctx context.Context, repository int64, model Space) (Repository, error)
 	// DeleteRepository removes a repository with everything in it.
 	DeleteRepository(ctx context.Context, id int64) error
 }
@@ -142,8 +154,27 @@ type IngestStore interface {
 	// Progress notes how far the processing is, in percent.
 	Progress(ctx context.Context, document int64, version, percent int) error
 	// Publish lets searches see a version, in place of the one before, which is
-	// removed.
+	// removed. ErrSpaceChanged says that it has to be embedded by another model first.
 	Publish(ctx context.Context, document int64, version int) error
 	// Fail notes that a version cannot be processed; the one before stays.
 	Fail(ctx context.Context, document int64, version int, reason string) error
+}
+
+// ModelStore is what a change of the model needs.
+type ModelStore interface {
+	// Repository answers a repository, or ErrNotFound.
+	Repository(ctx context.Context, id int64) (Repository, error)
+	// Unfilled answers up to limit chunks of a repository, by id and above after, that
+	// have no vector in a space. Vectors of the same text by the same model are taken
+	// over first; last is the id to go on after, 0 at the end.
+	Unfilled(ctx context.Context, repository int64, space Space, after int64, limit int) (chunks []Chunk, last int64, err error)
+	// SaveVectors stores vectors of chunks in a space.
+	SaveVectors(ctx context.Context, space Space, vectors map[int64][]float32) error
+	// FillProgress notes how far a space is filled.
+	FillProgress(ctx context.Context, space int64) error
+	// UseSpace lets searches use a space in place of the one before, which is removed.
+	// done is false while vectors or their index are missing.
+	UseSpace(ctx context.Context, repository, space int64) (done bool, err error)
+	// FailSpace notes why a space cannot be filled.
+	FailSpace(ctx context.Context, space int64, reason string) error
 }

@@ -25,9 +25,15 @@ type Search struct {
 	Repositories []int64
 	Mode         string
 	Parts        []string        // of the query
-	Vectors      [][][]float32   // of the parts, for each repository; nil = could not be made
+	Vectors      []SpaceVectors  // of the parts, for the repositories that they could be made for
 	Candidates   int             // of each way of searching
 	Filter       json.RawMessage // nil = none
+}
+
+// SpaceVectors are what is looked for in a space.
+type SpaceVectors struct {
+	Space   int64
+	Vectors [][]float32
 }
 
 // Place names a chunk by its place in a document.
@@ -43,7 +49,8 @@ type SearchStore interface {
 	Repository(ctx context.Context, id int64) (Repository, error)
 	// Missing answers which of the repositories do not exist.
 	Missing(ctx context.Context, repositories []int64) ([]int64, error)
-	// SearchChunks answers what was found, best first.
+	// SearchChunks answers what was found, best first. ErrSpaceChanged says that a
+	// space is gone.
 	SearchChunks(ctx context.Context, s Search) ([]Found, error)
 	// Around answers the chunks that stand up to reach places from others.
 	Around(ctx context.Context, places []Place, reach int) (map[Place]Chunk, error)
@@ -95,24 +102,37 @@ func (s *Searcher) Retrieve(ctx context.Context, q Query) (Result, error) {
 	return s.retrieve(ctx, q, nil)
 }
 
+// mostChanges bounds how often a search begins again because the model of a repository
+// has changed under it.
+const mostChanges = 3
+
 // retrieve is Retrieve; x, which may be nil, notes how it went.
 func (s *Searcher) retrieve(ctx context.Context, q Query, x *Explanation) (Result, error) {
+	var found []Found
+	var degraded string
 	begin := time.Now()
-	asked := parts(q.Text)
-	vectors, degraded, err := s.queryVectors(ctx, q, asked, x)
-	if err != nil {
-		return Result{}, err
+	for try := 1; ; try++ {
+		asked := parts(q.Text)
+		vectors, without, err := s.queryVectors(ctx, q, asked, x)
+		if err != nil {
+			return Result{}, err
+		}
+		degraded = without
+		begin = x.took(&x.timings().Embed, begin)
+		found, err = s.find(ctx, Search{
+			Repositories: q.Repositories, Mode: q.Search, Parts: asked, Vectors: vectors, Filter: q.Filter,
+			Candidates: min(max(leastCandidates, 4*q.Limit), mostCandidates),
+		}, x)
+		begin = x.took(&x.timings().Search, begin)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrSpaceChanged) || try == mostChanges {
+			return Result{}, err
+		}
+		x.again()
 	}
-	begin = x.took(&x.timings().Embed, begin)
-	wanted := Search{
-		Repositories: q.Repositories, Mode: q.Search, Parts: asked, Vectors: vectors, Filter: q.Filter,
-		Candidates: min(max(leastCandidates, 4*q.Limit), mostCandidates),
-	}
-	found, err := s.find(ctx, wanted, x)
-	if err != nil {
-		return Result{}, err
-	}
-	begin = x.took(&x.timings().Search, begin)
+	var err error
 	result := Result{Degraded: degraded}
 	if s.Reranker != nil && len(found) > 0 {
 		found = s.rerank(ctx, q, found, &result, x)
@@ -146,13 +166,12 @@ func (s *Searcher) explainNothing(ctx context.Context, q Query, result *Result) 
 }
 
 // queryVectors embeds the query for every repository, once for each model.
-func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x *Explanation) (vectors [][][]float32, degraded string, err error) {
-	vectors = make([][][]float32, len(q.Repositories))
+func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x *Explanation) (vectors []SpaceVectors, degraded string, err error) {
 	if q.Search == SearchKeyword {
-		return vectors, "", nil
+		return nil, "", nil
 	}
 	models := make(map[Space]EmbeddedQuery)
-	for i, id := range q.Repositories {
+	for _, id := range q.Repositories {
 		r, err := s.Store.Repository(ctx, id)
 		if err != nil {
 			return nil, "", err
@@ -166,7 +185,7 @@ func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x 
 		}
 		switch {
 		case m.Err == nil:
-			vectors[i] = m.vectors
+			vectors = append(vectors, SpaceVectors{r.Space.ID, m.vectors})
 		case ctx.Err() != nil:
 			return nil, "", context.Cause(ctx)
 		case errors.Is(m.Err, errNoMeaning):

@@ -21,6 +21,8 @@ CREATE TABLE embedding_spaces (
     repository_id bigint NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
     model         text NOT NULL, -- provider/model
     dimensions    integer NOT NULL CHECK (dimensions BETWEEN 1 AND 4000), -- the most an index can hold
+    progress      integer NOT NULL DEFAULT 0 CHECK (progress BETWEEN 0 AND 100), -- while it is filled to take the place of another
+    error         text, -- why that cannot be done
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -174,6 +176,10 @@ DECLARE
     size integer;
 BEGIN
     SELECT dimensions INTO size FROM embedding_spaces WHERE id = space;
+    IF size IS NULL THEN
+        -- As if its table had gone between the two statements.
+        RAISE EXCEPTION 'the space % is gone', space USING ERRCODE = 'undefined_table';
+    END IF;
     PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
             set_config('hnsw.ef_search', least(greatest(2 * candidates, 100), 1000)::text, true);
     RETURN QUERY EXECUTE format($q$
@@ -257,11 +263,11 @@ $$;
 
 -- knowledge_search answers the chunks of several repositories as one list, best
 -- first. A long query is asked in parts, and of a chunk that several of them find
--- the best one counts. query_vectors[i] is a part as vector_repositories[i] embeds
--- it. The score of a hybrid search is the reciprocal rank fusion of both lists
+-- the best one counts. query_vectors[i] is a part as vector_spaces[i] embeds it.
+-- The score of a hybrid search is the reciprocal rank fusion of both lists
 -- (Cormack, Clarke, Büttcher 2009, with their constant 60), divided by what the first
 -- of both lists would have: 1 is the best, as in the other searches.
-CREATE FUNCTION knowledge_search(repository_ids bigint[], mode text, queries text[], vector_repositories bigint[], query_vectors text[],
+CREATE FUNCTION knowledge_search(repository_ids bigint[], mode text, queries text[], vector_spaces bigint[], query_vectors text[],
                                  candidates integer, filter jsonb)
 RETURNS TABLE (chunk_id bigint, vector_rank integer, vector_score double precision, keyword_rank integer, keyword_score double precision,
                score double precision)
@@ -270,10 +276,9 @@ LANGUAGE sql STABLE ROWS 50 AS $$
         -- Similarities by different models are not on one scale, ranks are.
         SELECT n.chunk_id, least(greatest(max(n.similarity), 0), 1) AS similarity,
                (row_number() OVER (PARTITION BY s.model, s.dimensions ORDER BY max(n.similarity) DESC, n.chunk_id))::integer AS place
-          FROM unnest(vector_repositories, query_vectors) q (repository_id, embedded)
-          JOIN repositories r ON r.id = q.repository_id
-          JOIN embedding_spaces s ON s.id = r.space_id
-         CROSS JOIN LATERAL knowledge_nearest(s.id, q.embedded, candidates, filter) n
+          FROM unnest(vector_spaces, query_vectors) q (space_id, embedded)
+          LEFT JOIN embedding_spaces s ON s.id = q.space_id
+         CROSS JOIN LATERAL knowledge_nearest(q.space_id, q.embedded, candidates, filter) n
          WHERE mode <> 'keyword'
          GROUP BY n.chunk_id, s.model, s.dimensions
     ), matching AS (

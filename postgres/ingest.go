@@ -9,6 +9,7 @@ import (
 	"github.com/pgvector/pgvector-go"
 
 	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/internal/failpoint"
 	"github.com/chainstream/chainstream/knowledge"
 )
 
@@ -18,6 +19,7 @@ func (s *Store) Upload(ctx context.Context, document int64, version int) (knowle
 	if err != nil {
 		return knowledge.Upload{}, knowledge.Repository{}, fmt.Errorf("read the upload of document %d: %w", document, translate(notFound(err, knowledge.ErrSuperseded)))
 	}
+	failpoint.Reach(failpoint.IngestBegun)
 	r, err := s.Repository(ctx, row.RepositoryID)
 	return knowledge.Upload{Name: row.Name, MediaType: row.MediaType, Metadata: row.Metadata, Data: row.Data}, r, err
 }
@@ -47,7 +49,8 @@ func (s *Store) SaveChunks(ctx context.Context, document int64, version int, chu
 		p.Tokens = append(p.Tokens, int32(c.Tokens))
 		p.ContentHashes = append(p.ContentHashes, c.ContentHash)
 	}
-	return s.locked(ctx, document, version, "save the chunks of", func(q *db.Queries) error {
+	failpoint.Reach(failpoint.ChunksBefore)
+	err := s.locked(ctx, document, version, "save the chunks of", func(q *db.Queries) error {
 		versions, err := q.ChunkVersions(ctx, document)
 		if err != nil {
 			return err
@@ -62,6 +65,10 @@ func (s *Store) SaveChunks(ctx context.Context, document int64, version int, chu
 		}
 		return q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: int32(version), Sign: 1})
 	})
+	if err == nil {
+		failpoint.Reach(failpoint.ChunksAfter)
+	}
+	return err
 }
 
 // Unembedded implements knowledge.IngestStore.
@@ -99,6 +106,7 @@ func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors 
 	if err := s.queries.VectorsInsert(ctx, p); err != nil {
 		return fmt.Errorf("save vectors: %w", translate(err))
 	}
+	failpoint.Reach(failpoint.VectorsAfter)
 	return nil
 }
 
@@ -117,23 +125,48 @@ func (s *Store) Progress(ctx context.Context, document int64, version, percent i
 	return nil
 }
 
-// Publish implements knowledge.IngestStore.
+// Publish implements knowledge.IngestStore. The repository is held first, so that its
+// space is not changed meanwhile.
 func (s *Store) Publish(ctx context.Context, document int64, version int) error {
-	return s.locked(ctx, document, version, "publish", func(q *db.Queries) error {
-		if err := forgetWords(ctx, q, document, int32(version)); err != nil {
+	failpoint.Reach(failpoint.PublishDocumentBefore)
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		space, err := q.RepositoryHold(ctx, document)
+		if err != nil {
+			return notFound(err, knowledge.ErrSuperseded)
+		}
+		if _, err := q.DocumentLock(ctx, db.DocumentLockParams{ID: document, Version: int32(version)}); err != nil {
+			return notFound(err, knowledge.ErrSuperseded)
+		}
+		missing, err := q.VersionUnembedded(ctx, db.VersionUnembeddedParams{DocumentID: document, Version: int32(version), SpaceID: *space})
+		if err != nil {
 			return err
 		}
-		if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: int32(version)}); err != nil {
-			return err
+		if missing {
+			return knowledge.ErrSpaceChanged
 		}
-		if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: int32(version)}); err != nil {
-			return err
-		}
-		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{document}); err != nil {
-			return err
-		}
-		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: int32(version)})
+		return publish(ctx, q, document, int32(version))
 	})
+	if err != nil {
+		return fmt.Errorf("publish document %d: %w", document, err)
+	}
+	failpoint.Reach(failpoint.PublishDocumentAfter)
+	return nil
+}
+
+func publish(ctx context.Context, q *db.Queries, document int64, version int32) error {
+	if err := forgetWords(ctx, q, document, version); err != nil {
+		return err
+	}
+	if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: version}); err != nil {
+		return err
+	}
+	if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: version}); err != nil {
+		return err
+	}
+	if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{document}); err != nil {
+		return err
+	}
+	return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: version})
 }
 
 // Fail implements knowledge.IngestStore. Chunks of the version that are there

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,14 +22,24 @@ type JobsConfig struct {
 	// is more to do. An error is tried again later.
 	Ingest func(ctx context.Context, document int64, version int) (again bool, err error)
 	// GaveUp is told when a version failed too often.
-	GaveUp  func(ctx context.Context, document int64, version int) error
-	Workers int // documents at a time
-	Logger  *slog.Logger
+	GaveUp func(ctx context.Context, document int64, version int) error
+	// Remodel works on a change of the model of a repository for one turn, and
+	// GaveUpRemodel is told when it failed too often.
+	Remodel       func(ctx context.Context, repository, space int64) (again bool, err error)
+	GaveUpRemodel func(ctx context.Context, repository, space int64) error
+	Workers       int    // jobs at a time
+	Owner         string // names this process; must not be longer than 100 bytes
+	// Gone tells whether the process of an owner has ended for sure. Its jobs are
+	// taken up at once at a start.
+	Gone   func(owner string) bool
+	Logger *slog.Logger
 }
 
 // Jobs works on what was put into the queue of background work.
 type Jobs struct {
 	client *river.Client[pgx.Tx]
+	store  *Store
+	gone   func(owner string) bool
 }
 
 // Bounds of a turn. A job whose server died is taken up by another one, or by the
@@ -71,25 +82,89 @@ func (w *ingestWorker) Work(ctx context.Context, job *river.Job[ingestArgs]) err
 	return err
 }
 
+// remodelArgs names a space that is to be filled.
+type remodelArgs struct {
+	RepositoryID int64 `json:"repositoryId"`
+	SpaceID      int64 `json:"spaceId"`
+}
+
+// Kind implements river.JobArgs.
+func (remodelArgs) Kind() string { return "embed_repository" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (remodelArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{MaxAttempts: jobAttempts, UniqueOpts: river.UniqueOpts{ByArgs: true}}
+}
+
+type remodelWorker struct {
+	river.WorkerDefaults[remodelArgs]
+	cfg JobsConfig
+}
+
+// remodelPause is the time between two turns: the index may be on its way.
+const remodelPause = time.Second
+
+// Work implements river.Worker.
+func (w *remodelWorker) Work(ctx context.Context, job *river.Job[remodelArgs]) error {
+	again, err := w.cfg.Remodel(ctx, job.Args.RepositoryID, job.Args.SpaceID)
+	switch {
+	case again, errors.Is(err, context.Canceled):
+		return river.JobSnooze(remodelPause)
+	case err != nil && job.Attempt >= job.MaxAttempts:
+		return errors.Join(err, w.cfg.GaveUpRemodel(ctx, job.Args.RepositoryID, job.Args.SpaceID))
+	}
+	return err
+}
+
 // Jobs makes the worker of the queue; Start sets it to work.
 func (s *Store) Jobs(cfg JobsConfig) (*Jobs, error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &ingestWorker{cfg: cfg})
+	river.AddWorker(workers, &remodelWorker{cfg: cfg})
 	client, err := river.NewClient(riverpgxv5.New(s.pool), &river.Config{
 		Queues:  map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: cfg.Workers}},
 		Workers: workers, JobTimeout: jobTurn, RescueStuckJobsAfter: jobRescue, PollOnly: s.pooled, Logger: quiet(cfg.Logger),
-		FetchCooldown: 50 * time.Millisecond,
+		FetchCooldown: 50 * time.Millisecond, ID: cfg.Owner,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up background work: %w", err)
 	}
-	return &Jobs{client}, nil
+	return &Jobs{client, s, cfg.Gone}, nil
 }
 
 // Start begins to work. It does not wait.
 func (j *Jobs) Start(ctx context.Context) error {
+	if err := j.takeUp(ctx); err != nil {
+		return err
+	}
 	if err := j.client.Start(ctx); err != nil {
 		return fmt.Errorf("start background work: %w", translate(err))
+	}
+	return nil
+}
+
+// takeUp lets the jobs be done again whose processes are gone. Others whose server
+// died are found by the queue after jobRescue.
+func (j *Jobs) takeUp(ctx context.Context) error {
+	if j.gone == nil {
+		return nil
+	}
+	rows, err := j.store.pool.Query(ctx, "SELECT DISTINCT attempted_by[array_upper(attempted_by, 1)] FROM river_job WHERE state = 'running'")
+	if err != nil {
+		return fmt.Errorf("look for interrupted background work: %w", translate(err))
+	}
+	owners, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for interrupted background work: %w", translate(err))
+	}
+	owners = slices.DeleteFunc(owners, func(owner string) bool { return !j.gone(owner) })
+	if len(owners) == 0 {
+		return nil
+	}
+	_, err = j.store.pool.Exec(ctx, `UPDATE river_job SET state = 'available', scheduled_at = now()
+		WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = ANY($1)`, owners)
+	if err != nil {
+		return fmt.Errorf("take up interrupted background work: %w", translate(err))
 	}
 	return nil
 }
@@ -110,13 +185,26 @@ func newInserter(s *Store) (*inserter, error) {
 	return river.NewClient(riverpgxv5.New(s.pool), &river.Config{})
 }
 
+// queue puts jobs into the queue, in a transaction.
+type queue struct {
+	client *inserter
+	tx     pgx.Tx
+}
+
+func (q queue) ingest(ctx context.Context, document int64, version int32) error {
+	_, err := q.client.InsertTx(ctx, q.tx, ingestArgs{DocumentID: document, Version: int(version)}, nil)
+	return err
+}
+
+func (q queue) remodel(ctx context.Context, repository, space int64) error {
+	_, err := q.client.InsertTx(ctx, q.tx, remodelArgs{RepositoryID: repository, SpaceID: space}, nil)
+	return err
+}
+
 // inJobTx is inTx for what also queues background work: both commit together.
-func (s *Store) inJobTx(ctx context.Context, f func(q *db.Queries, ingest func(document int64, version int32) error) error) error {
+func (s *Store) inJobTx(ctx context.Context, f func(q *db.Queries, jobs queue) error) error {
 	return translate(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		return f(s.queries.WithTx(tx), func(document int64, version int32) error {
-			_, err := s.jobs.InsertTx(ctx, tx, ingestArgs{DocumentID: document, Version: int(version)}, nil)
-			return err
-		})
+		return f(s.queries.WithTx(tx), queue{s.jobs, tx})
 	}))
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
+	"github.com/chainstream/chainstream/internal/failpoint"
 	"github.com/chainstream/chainstream/knowledge"
 )
 
@@ -81,7 +82,10 @@ func repository(r db.RepositoryPageRow) knowledge.Repository {
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 	}
 	if r.BuildingID != 0 {
-		out.Building = &knowledge.Space{ID: r.BuildingID, Model: r.BuildingModel, Dimensions: int(r.BuildingDimensions)}
+		out.Building = &knowledge.Building{
+			Space:    knowledge.Space{ID: r.BuildingID, Model: r.BuildingModel, Dimensions: int(r.BuildingDimensions)},
+			Progress: int(r.BuildingProgress), Error: r.BuildingError,
+		}
 	}
 	return out
 }
@@ -159,7 +163,7 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 	if metadata == nil {
 		metadata = []byte("{}")
 	}
-	err = s.inJobTx(ctx, func(q *db.Queries, ingest func(document int64, version int32) error) error {
+	err = s.inJobTx(ctx, func(q *db.Queries, jobs queue) error {
 		found, err := q.DocumentByName(ctx, db.DocumentByNameParams{RepositoryID: repository, Name: u.Name})
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
@@ -192,11 +196,12 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 		if err := q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: row.ID, Version: row.Uploaded - 1}); err != nil {
 			return err
 		}
-		return ingest(row.ID, row.Uploaded)
+		return jobs.ingest(ctx, row.ID, row.Uploaded)
 	})
 	if err != nil {
 		return knowledge.Document{}, false, fmt.Errorf("save %s in repository %d: %w", u.Name, repository, err)
 	}
+	failpoint.Reach(failpoint.UploadCommitted)
 	return d, unchanged, nil
 }
 

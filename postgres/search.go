@@ -2,11 +2,17 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/knowledge"
 )
+
+// undefinedTable is what PostgreSQL says of a space that is gone.
+const undefinedTable = "42P01"
 
 // SearchChunks implements knowledge.SearchStore with one statement.
 func (s *Store) SearchChunks(ctx context.Context, q knowledge.Search) ([]knowledge.Found, error) {
@@ -17,13 +23,16 @@ func searchChunks(ctx context.Context, queries *db.Queries, q knowledge.Search) 
 	p := db.KnowledgeSearchParams{
 		Repositories: q.Repositories, Mode: q.Mode, Queries: q.Parts, Candidates: int32(q.Candidates), Filter: q.Filter,
 	}
-	for i, vectors := range q.Vectors {
-		for _, v := range vectors {
-			p.VectorRepositories = append(p.VectorRepositories, q.Repositories[i])
+	for _, space := range q.Vectors {
+		for _, v := range space.Vectors {
+			p.VectorSpaces = append(p.VectorSpaces, space.Space)
 			p.QueryVectors = append(p.QueryVectors, vectorText(v))
 		}
 	}
 	rows, err := queries.KnowledgeSearch(ctx, p)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == undefinedTable {
+		return nil, fmt.Errorf("search: %w", knowledge.ErrSpaceChanged)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("search: %w", translate(err))
 	}

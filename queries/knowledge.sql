@@ -26,6 +26,7 @@ SELECT id FROM embedding_spaces WHERE repository_id = @repository_id;
 SELECT r.id, r.name, r.description, r.language, r.chunk_tokens, r.chunk_overlap, r.created_at, r.updated_at,
        s.id AS space_id, s.model, s.dimensions,
        coalesce(b.id, 0)::bigint AS building_id, coalesce(b.model, '')::text AS building_model, coalesce(b.dimensions, 0)::integer AS building_dimensions,
+       coalesce(b.progress, 0)::integer AS building_progress, coalesce(b.error, '')::text AS building_error,
        (SELECT count(*) FROM documents d WHERE d.repository_id = r.id) AS documents,
        (SELECT count(*) FROM documents d WHERE d.repository_id = r.id AND d.status = 'processing') AS pending,
        (SELECT coalesce(sum(d.chunks), 0) FROM documents d WHERE d.repository_id = r.id)::bigint AS chunks
@@ -162,7 +163,7 @@ SELECT f.chunk_id::bigint AS chunk_id, coalesce(f.vector_rank, 0)::integer AS ve
        coalesce(f.keyword_rank, 0)::integer AS keyword_rank, coalesce(f.keyword_score, 0)::double precision AS keyword_score,
        f.score::double precision AS score,
        c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name, d.metadata
-  FROM knowledge_search(@repositories::bigint[], @mode::text, @queries::text[], @vector_repositories::bigint[], @query_vectors::text[], @candidates::integer, sqlc.narg('filter')::jsonb) f
+  FROM knowledge_search(@repositories::bigint[], @mode::text, @queries::text[], @vector_spaces::bigint[], @query_vectors::text[], @candidates::integer, sqlc.narg('filter')::jsonb) f
   JOIN chunks c ON c.id = f.chunk_id
   JOIN documents d ON d.id = c.document_id
  ORDER BY f.score DESC, f.chunk_id;
@@ -195,3 +196,59 @@ DELETE FROM chunks WHERE document_id = @document_id AND version = @version;
 
 -- name: SpaceIDs :many
 SELECT id FROM embedding_spaces ORDER BY id;
+
+-- name: RepositoryHold :one
+-- RepositoryHold keeps the space of a repository as it is until the transaction ends.
+SELECT r.space_id FROM repositories r JOIN documents d ON d.repository_id = r.id WHERE d.id = @document_id FOR SHARE OF r;
+
+-- name: RepositoryLock :one
+SELECT space_id FROM repositories WHERE id = @id FOR UPDATE;
+
+-- name: VersionUnembedded :one
+-- VersionUnembedded tells whether chunks of a version have no vector in a space.
+SELECT EXISTS (
+    SELECT FROM chunks c
+     WHERE c.document_id = @document_id AND c.version = @version
+       AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = @space_id::bigint))::boolean AS missing;
+
+-- name: SpaceUnembedded :many
+-- SpaceUnembedded answers chunks of a repository, above an id, that have no vector in
+-- a space.
+SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
+  FROM chunks c
+ WHERE c.repository_id = @repository_id AND c.id > @after_id
+   AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = @space_id::bigint)
+ ORDER BY c.id
+ LIMIT @max_rows;
+
+-- name: SpaceComplete :one
+-- SpaceComplete tells whether all chunks that searches see have a vector in a space.
+SELECT (NOT EXISTS (
+    SELECT FROM chunks c
+      JOIN documents d ON d.id = c.document_id AND d.version = c.version
+     WHERE c.repository_id = @repository_id
+       AND NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.space_id = @space_id::bigint)))::boolean AS complete;
+
+-- name: SpaceProgress :execrows
+-- SpaceProgress counts how far a space is filled.
+UPDATE embedding_spaces s
+   SET progress = least(99, 100 * (SELECT count(*) FROM chunk_vectors v WHERE v.space_id = s.id)
+                          / greatest(1, (SELECT count(*) FROM chunks c WHERE c.repository_id = s.repository_id)))
+ WHERE s.id = @id;
+
+-- name: SpaceFail :execrows
+UPDATE embedding_spaces SET error = @reason::text WHERE id = @id;
+
+-- name: SpaceGet :one
+SELECT id, repository_id, model, dimensions FROM embedding_spaces WHERE id = @id;
+
+-- name: VectorsReuseFor :exec
+-- VectorsReuseFor is VectorsReuse for some chunks.
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
+SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
+  FROM chunks c
+  JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
+  JOIN embedding_spaces s ON s.model = @model::text AND s.dimensions = @dimensions::integer
+  JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
+ WHERE c.id = ANY(@chunk_ids::bigint[])
+ON CONFLICT (chunk_id, space_id) DO NOTHING;

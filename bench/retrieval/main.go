@@ -175,7 +175,7 @@ func (c config) subjects(database *rig.Database, conn *pgx.Conn, r knowledge.Rep
 	search := func(mode string) func(context.Context, question) ([]int64, error) {
 		return func(ctx context.Context, q question) ([]int64, error) {
 			found, err := database.Store.SearchChunks(ctx, knowledge.Search{
-				Repositories: []int64{r.ID}, Mode: mode, Parts: []string{q.text}, Vectors: [][][]float32{{q.vector}}, Candidates: 50,
+				Repositories: []int64{r.ID}, Mode: mode, Parts: []string{q.text}, Vectors: []knowledge.SpaceVectors{{Space: r.Space.ID, Vectors: [][]float32{q.vector}}}, Candidates: 50,
 			})
 			var ids []int64
 			for _, f := range found[:min(len(found), top)] {

@@ -26,6 +26,7 @@ type knowledgeCommand struct {
 	Add       knowledgeAddCommand       `cmd:"" help:"Put files and folders into a repository."`
 	Documents knowledgeDocumentsCommand `cmd:"" help:"List the documents of a repository."`
 	Search    knowledgeSearchCommand    `cmd:"" help:"Search a repository."`
+	Model     knowledgeModelCommand     `cmd:"" help:"Let a repository be searched by another embedding model."`
 	Remove    knowledgeRemoveCommand    `cmd:"" help:"Remove a repository, or one document of it."`
 }
 
@@ -43,6 +44,11 @@ type repositoryEntry struct {
 	Dimensions     int    `json:"dimensions"`
 	Documents      int64  `json:"documents"`
 	Chunks         int64  `json:"chunks"`
+	Building       *struct {
+		EmbeddingModel string `json:"embeddingModel"`
+		Progress       int    `json:"progress"`
+		Error          string `json:"error"`
+	} `json:"building"`
 }
 
 // documentEntry is what the command line reads of a document.
@@ -97,7 +103,7 @@ func (c *knowledgeListCommand) Run(ctx context.Context, a *app) error {
 		if err := json.Unmarshal(text, &e); err != nil {
 			return fmt.Errorf("read a repository: %w", err)
 		}
-		t.row(e.ID, e.Name, e.EmbeddingModel, e.Dimensions, e.Documents, e.Chunks)
+		t.row(e.ID, e.Name, e.models(), e.Dimensions, e.Documents, e.Chunks)
 	}
 	return t.flush()
 }
@@ -411,4 +417,62 @@ func (c *knowledgeRemoveCommand) Run(ctx context.Context, _ *app) error {
 		path = documentsPath(id) + "/" + strconv.FormatInt(c.Document, 10)
 	}
 	return c.call(ctx, client.Request{Method: http.MethodDelete, Path: path}, nil)
+}
+
+type knowledgeModelCommand struct {
+	Repository string `arg:"" help:"Name or id of the repository."`
+	Model      string `arg:"" help:"Embedding model, provider/model."`
+	Dimensions int    `help:"Length of the vectors, where the model can shorten them."`
+	clientFlags
+}
+
+// Help is shown by chainstream knowledge model --help.
+func (knowledgeModelCommand) Help() string {
+	return `Everything is embedded anew in the background. Until that is done, searches use the model before; chainstream knowledge list shows how far it is. Naming the model that the repository has ends a change.`
+}
+
+// Run changes the model.
+func (c *knowledgeModelCommand) Run(ctx context.Context, a *app) error {
+	id, err := c.repository(ctx, c.Repository)
+	if err != nil {
+		return err
+	}
+	path := repositoriesPath + "/" + strconv.FormatInt(id, 10)
+	var now struct{ Name, Description string }
+	if err := c.call(ctx, client.Request{Path: path}, &now); err != nil {
+		return err
+	}
+	fields := map[string]any{"name": now.Name, "description": now.Description, "embeddingModel": c.Model}
+	if c.Dimensions != 0 {
+		fields["dimensions"] = c.Dimensions
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	if err := c.call(ctx, client.Request{Method: http.MethodPut, Path: path, Body: body}, &raw); err != nil {
+		return err
+	}
+	if c.JSON {
+		return a.printJSON(raw)
+	}
+	var e repositoryEntry
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return fmt.Errorf("read the repository: %w", err)
+	}
+	return a.printf("repository %d %s: %s\n", e.ID, printable(e.Name), printable(e.models()))
+}
+
+// models says by which model a repository is searched, and which one is to take its
+// place.
+func (e repositoryEntry) models() string {
+	switch b := e.Building; {
+	case b == nil:
+		return e.EmbeddingModel
+	case b.Error != "":
+		return fmt.Sprintf("%s (%s failed: %s)", e.EmbeddingModel, b.EmbeddingModel, b.Error)
+	default:
+		return fmt.Sprintf("%s (%s %d%%)", e.EmbeddingModel, b.EmbeddingModel, b.Progress)
+	}
 }

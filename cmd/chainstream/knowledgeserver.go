@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/chainstream/chainstream/knowledge"
@@ -36,14 +40,16 @@ func (f knowledgeFlags) validate() error {
 const ingestTurn = 15 * time.Second
 
 // wireKnowledge sets up the processing of documents, and answers who searches them.
-func (s *server) wireKnowledge(models knowledge.Embeddings, getenv func(string) string) (*knowledge.Searcher, error) {
+func (s *server) wireKnowledge(models knowledge.Embeddings, owner string, getenv func(string) string) (*knowledge.Searcher, error) {
 	pdfium, _ := s.flags.pdfiumFile(getenv) // documents that need it say that it is missing
 	ingester := &knowledge.Ingester{
 		Store: s.store, Extractor: extractor{pdfium: pdfium}, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger,
 	}
+	remodeller := &knowledge.Remodeller{Store: s.store, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger}
 	var err error
 	s.jobs, err = s.store.Jobs(postgres.JobsConfig{
-		Ingest: ingester.Process, GaveUp: ingester.GiveUp, Workers: s.flags.IngestWorkers, Logger: s.logger,
+		Ingest: ingester.Process, GaveUp: ingester.GiveUp, Remodel: remodeller.Process, GaveUpRemodel: remodeller.GiveUp,
+		Workers: s.flags.IngestWorkers, Owner: owner, Gone: gone, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, err
@@ -70,4 +76,28 @@ func (s *server) stopJobs(ctx context.Context) {
 	if err := s.jobs.Stop(ctx); err != nil && ctx.Err() == nil {
 		s.logger.WarnContext(ctx, "background work not stopped", "error", err)
 	}
+}
+
+// ownerName names a process, for whoever shares the database with it.
+func ownerName(host string, pid int, unique string) string {
+	return fmt.Sprintf("%s/%d/%s", shortHost(host), pid, unique)
+}
+
+// shortHost is as much of a host's name as tells it from others.
+func shortHost(host string) string { return host[:min(len(host), 40)] }
+
+// gone tells whether the process of an owner has ended for sure: it was on this
+// machine and is not there any more.
+func gone(owner string) bool {
+	host, err := os.Hostname()
+	if err != nil {
+		return false
+	}
+	name, rest, _ := strings.Cut(owner, "/")
+	number, _, _ := strings.Cut(rest, "/")
+	pid, err := strconv.Atoi(number)
+	if name != shortHost(host) || err != nil {
+		return false
+	}
+	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }

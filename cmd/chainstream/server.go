@@ -169,6 +169,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 	if err != nil {
 		return fmt.Errorf("name this process: %w", err)
 	}
+	name := ownerName(host, os.Getpid(), owner.String())
 	metrics := httpapi.NewRegistry()
 	finished, err := httpapi.CountExecutions(metrics)
 	if err != nil {
@@ -183,7 +184,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 		return err
 	}
 	s.vectors = vectors
-	search, err := s.wireKnowledge(vectors, getenv)
+	search, err := s.wireKnowledge(vectors, name, getenv)
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 	s.broker = events.NewBroker(s.store, events.BrokerConfig{Announcer: s.bus, Logger: s.logger})
 	s.log = events.NewLog(s.store, s.broker, events.LogConfig{Logger: s.logger})
 	s.executor = executor.New(s.store, s.log, registry, executor.Config{
-		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), owner), Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
+		Owner: name, Workers: s.flags.Workers, MaxQueued: s.flags.MaxQueued, Logger: s.logger,
 		Announcer: s.bus, OnFinish: finished, Deadlines: s.flags.deadlines(), Retry: s.flags.retry(), Cache: s.store,
 		Retriever: search,
 	})

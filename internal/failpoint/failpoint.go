@@ -30,6 +30,17 @@ const (
 	ReleaseAfter                      // its lease is given back, the process has not ended
 	UpkeepBefore                      // the database is about to be looked after
 	UpkeepAfter                       // it has been
+
+	// Those of a document.
+	UploadCommitted       // a document is queued, nobody has been told
+	IngestBegun           // it is about to be taken apart
+	ChunksBefore          // its passages are about to be stored
+	ChunksAfter           // they are, without vectors
+	VectorsAfter          // some of their vectors are stored
+	PublishDocumentBefore // all are, and searches do not see it yet
+	PublishDocumentAfter  // they do, the queue does not know
+	SpaceBefore           // a repository is about to be searched by another model
+	SpaceAfter            // it is, the queue does not know
 	points
 )
 
@@ -39,14 +50,21 @@ func (p Point) String() string {
 		"trigger.committed", "cancel.committed", "claim.committed", "append.before", "append.after", "append.unacknowledged", "publish.after",
 		"model.before", "model.after", "prompt-complete.before", "prompt-complete.after", "renew.committed", "terminal.before", "terminal.after",
 		"release.before", "release.after", "upkeep.before", "upkeep.after",
+		"upload.committed", "ingest.begun", "chunks.before", "chunks.after", "vectors.after", "publish-document.before", "publish-document.after",
+		"space.before", "space.after",
 	}[p]
 }
 
-// Points answers all of them.
-func Points() []Point {
-	all := make([]Point, points)
-	for i := range all {
-		all[i] = Point(i)
+// Points answers those of executions and of the server.
+func Points() []Point { return between(TriggerCommitted, UploadCommitted) }
+
+// DocumentPoints answers those of documents.
+func DocumentPoints() []Point { return between(UploadCommitted, points) }
+
+func between(first, end Point) []Point {
+	var all []Point
+	for p := first; p < end; p++ {
+		all = append(all, p)
 	}
 	return all
 }

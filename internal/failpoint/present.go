@@ -107,7 +107,7 @@ func parse(entry string) (name string, a action, err error) {
 	} else if kind != "kill" && kind != "stop" {
 		return "", action{}, fmt.Errorf("%s: %q is no action", EnvActions, kind)
 	}
-	if !slices.ContainsFunc(Points(), func(p Point) bool { return p.String() == name }) {
+	if !slices.ContainsFunc(between(0, points), func(p Point) bool { return p.String() == name }) {
 		return "", action{}, fmt.Errorf("%s: there is no point %q", EnvActions, name)
 	}
 	return name, a, nil

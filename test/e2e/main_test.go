@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/chainstream/chainstream/internal/pgtest"
@@ -18,6 +19,9 @@ import (
 // test runs.
 var binary string
 
+// failing builds the program with failpoints, once.
+var failing func() (string, error)
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
@@ -27,6 +31,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	failing = sync.OnceValues(func() (string, error) {
+		return program.Build(context.Background(), dir, "chainstream-failpoint", "../../cmd/chainstream", "failpoint")
+	})
 	if binary, err = program.Build(context.Background(), dir, "chainstream", "../../cmd/chainstream"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
