@@ -335,6 +335,49 @@ test('hostile texts stay text', { timeout: PATIENCE }, async () => {
   assert.deepEqual(await visit.faults(), []);
 });
 
+test('passages are shown with their scores, and a citation opens its own', { timeout: PATIENCE }, async () => {
+  const post = async (path, body) => {
+    const answer = await fetch(server.url + path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
+    assert.ok(answer.ok, `${path}: ${answer.status}`);
+    return answer.json();
+  };
+  const name = '<img src=x onerror=alert(1)>.md';
+  const { id } = await post('/api/v1/repositories', { name: 'birds', embeddingModel: 'offline/hash' });
+  const { id: document } = await post(`/api/v1/repositories/${id}/documents`, { name, text: '# Pelicans\n\nPelicans eat fish. <script>alert(2)</script> ${topic}\n' });
+  for (;;) {
+    const { status: at } = await (await fetch(`${server.url}/api/v1/repositories/${id}/documents/${document}`)).json();
+    if (at === 'ready') break;
+    assert.equal(at, 'processing');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  await post('/api/v1/chains', {
+    name: 'cites',
+    prompts: [{ name: 'Answer', position: 1, model: 'offline/echo', content: 'Echo: They eat fish [1]. ${knowledge}', knowledge: { repositories: [id], query: 'what do pelicans eat' } }],
+  });
+  const { executionId: execution } = await post('/api/v1/executions', { chain: 'cites' });
+  await page.goto(`${server.url}/#/executions/${execution}`);
+  await status('completed');
+  const passages = byId('passages');
+  await passages.locator('summary', { hasText: '1 passage' }).waitFor();
+  await byId('prompt-text').locator('button.cite', { hasText: '[1]' }).first().click();
+  await passages.locator('.passage-text', { hasText: 'Pelicans eat fish. <script>alert(2)</script> ${topic}' }).waitFor();
+  assert.equal(await passages.locator('.passage-name').textContent(), name);
+  const { prompts } = await (await fetch(`${server.url}/api/v1/executions/${execution}`)).json();
+  assert.equal(prompts[0].citations.length, 1);
+  assert.equal(prompts[0].citations[0].cited, true);
+  assert.equal(prompts[0].citations[0].documentName, name);
+
+  // The document goes; what was given is still told, without its text.
+  assert.equal((await fetch(`${server.url}/api/v1/repositories/${id}/documents/${document}`, { method: 'DELETE' })).status, 204);
+  await page.reload();
+  await status('completed');
+  await passages.locator('summary', { hasText: '1 passage' }).click();
+  await passages.locator('.passage summary').click();
+  await passages.locator('.passage-text', { hasText: 'The document was deleted' }).waitFor();
+  const faults = (await visit.faults()).filter((fault) => !/404/.test(fault)); // the passage that is gone
+  assert.deepEqual(faults, []);
+});
+
 test('long names break into lines on a narrow screen', { timeout: PATIENCE }, async () => {
   const long = 'W'.repeat(60);
   const name = 'n'.repeat(63);

@@ -47,6 +47,9 @@ export const loadExecution = (id, signal) => call(`/api/v1/executions/${encodeUR
 export const startExecution = ({ id, version }, inputs, key) =>
   call('/api/v1/executions', { method: 'POST', body: { chain: id, version, inputs }, headers: { 'Idempotency-Key': key } });
 
+/** A passage of a document. */
+export const loadChunk = (id) => call(`/api/v1/chunks/${encodeURIComponent(id)}`);
+
 /** Asks the server to stop an execution. The log says when it has. */
 export const cancelExecution = (id) => call(`/api/v1/executions/${encodeURIComponent(id)}/cancel`, { method: 'POST' });
 

@@ -135,7 +135,7 @@ function brief(type, data) {
     case 'variable-substitution':
       return Object.keys(data.variables ?? {}).join(', ');
     case 'knowledge-retrieved':
-      return plural(data.documentsFound, 'passage');
+      return data.error ?? plural(data.documentsFound, 'document');
     case 'tool-execution-start':
     case 'tool-execution-complete':
       return data.toolName;

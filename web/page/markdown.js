@@ -449,8 +449,30 @@ function tableNode(block) {
 
 const INLINE_TAGS = { strong: 'strong', emphasis: 'em', deleted: 'del' };
 
+// A number in square brackets may cite a passage; who shows the text knows whether
+// there is one. It is a button that reads as it is written.
+const CITATION = /(\[[0-9]{1,3}\])/;
+
+function textNode(text) {
+  if (!CITATION.test(text)) return document.createTextNode(text);
+  const node = document.createDocumentFragment();
+  for (const part of text.split(CITATION)) {
+    if (part === '') continue;
+    if (!CITATION.test(part)) {
+      node.append(part);
+      continue;
+    }
+    const cite = element('button', [part]);
+    cite.className = 'cite';
+    cite.setAttribute('type', 'button');
+    cite.setAttribute('data-cite', part.slice(1, -1));
+    node.append(cite);
+  }
+  return node;
+}
+
 function inlineNode(item) {
-  if (typeof item === 'string') return document.createTextNode(item);
+  if (typeof item === 'string') return textNode(item);
   if (item.kind === 'break') return element('br');
   if (item.kind === 'code') return element('code', [item.text]);
   if (item.kind !== 'link') return element(INLINE_TAGS[item.kind], item.inline.map(inlineNode));

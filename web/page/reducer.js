@@ -334,6 +334,8 @@ const HANDLERS = {
       score: data.relevanceScore,
       tokens: data.tokens,
       error: data.error ?? '',
+      chunks: data.chunks ?? [],
+      cut: data.cut ?? [],
     };
   },
 

@@ -3,6 +3,7 @@
 import { copyButton, demoBadge, h, setAttribute, setStatus, setText, skeleton, status } from './dom.js';
 import { count, duration, exact, plural } from './format.js';
 import { MarkdownView } from './markdown.js';
+import { PassageList } from './passages.js';
 import { isDemoModel } from './reducer.js';
 
 // Text that is dear to lay out is drawn less often, so that the page stays quick.
@@ -23,6 +24,7 @@ export class TextPane {
   #notes = h('span', { class: 'text-notes' });
   #variables = h('details', { class: 'variables' }, h('summary'), h('dl', { class: 'values' }));
   #shownVariables = null;
+  #passages = new PassageList();
   #reasoning = h('details', { class: 'reasoning' }, h('summary', null, 'Reasoning'), h('div', { class: 'literal' }));
   #problem = h('p', { class: 'notice notice-error', data: { testid: 'prompt-error' } });
   #body = h('div', { class: 'text-body', dir: 'auto', data: { testid: 'prompt-text' } }, skeleton(6));
@@ -42,7 +44,11 @@ export class TextPane {
       onChange();
     });
     this.#variables.addEventListener('toggle', () => this.#drawVariables());
-    this.#scroller = h('div', { class: 'pane-scroll text-scroll', tabindex: 0, role: 'region', 'aria-label': 'Output' }, this.#variables, this.#reasoning, this.#body, this.#problem, this.#hint);
+    this.#scroller = h('div', { class: 'pane-scroll text-scroll', tabindex: 0, role: 'region', 'aria-label': 'Output' }, this.#variables, this.#passages.node, this.#reasoning, this.#body, this.#problem, this.#hint);
+    this.#body.addEventListener('click', (event) => {
+      const cite = event.target.closest('[data-cite]');
+      if (cite) this.#passages.open(cite.dataset.cite);
+    });
     this.#scroller.addEventListener('scroll', () => {
       this.#following = this.#scroller.scrollHeight - this.#scroller.scrollTop - this.#scroller.clientHeight < 48;
     });
@@ -82,6 +88,8 @@ export class TextPane {
     setText(this.#hint, hint);
     show(this.#hint, hint !== '');
     this.#drawVariables();
+    this.#passages.draw(prompt.retrieval);
+    setAttribute(this.#body, 'data-cites', prompt.retrieval?.chunks?.length > 0 ? 'true' : null);
     this.#drawText(prompt, changed, running);
   }
 
@@ -136,8 +144,10 @@ function notesOf(prompt) {
   if (retry) notes.push(`attempt ${retry.attempt} replaced the one before: ${retry.reason}`);
   const { retrieval } = prompt;
   if (retrieval && !retrieval.done) notes.push('searching knowledge');
-  else if (retrieval?.error) notes.push(`knowledge search failed: ${retrieval.error}`);
-  else if (retrieval) notes.push(`${plural(retrieval.documents, 'passage')}, mean score ${retrieval.score.toFixed(2)}`);
+  else if (retrieval?.error && !retrieval.documents) notes.push(`nothing from knowledge: ${retrieval.error}`);
+  else if (retrieval?.error) notes.push(`knowledge in part: ${retrieval.error}`);
+  else if (retrieval && !retrieval.documents) notes.push('no passage was found');
+  else if (retrieval) notes.push(`${plural(retrieval.documents, 'document')}, mean score ${retrieval.score.toFixed(2)}`);
   for (const tool of prompt.tools) notes.push(toolNote(tool));
   return notes;
 }
