@@ -51,7 +51,7 @@ build: ## build bin/chainstream
 	@CGO_ENABLED=0 go build -trimpath -buildvcs=$(STAMP) -ldflags '-s -w' -o $(BINARY) ./cmd/chainstream
 
 .PHONY: test
-test: setup-test lint vet test-go e2e-node ## everything a pull request must pass
+test: setup-test lint vet test-go eval-check e2e-node ## everything a pull request must pass
 	@echo "==> all passed"
 
 .PHONY: lint
@@ -116,6 +116,22 @@ bench: build ## measure; docs/benchmarks.md explains the figures
 		echo "==> $$program"; \
 		go run "$$program" $(BENCHFLAGS) || exit 1; \
 	done
+
+.PHONY: eval
+eval: setup-test ## how well searches find the answers of real questions: EVALFLAGS='-model offline/hash'
+	@scripts/fetch-eval.sh
+	@go run ./bench/eval -limit 60m $(EVALFLAGS)
+
+# A part of it that fails when searches have become worse. Its manuals are a package of
+# Debian's, so elsewhere it is left out and says so.
+.PHONY: eval-check
+eval-check:
+	@echo "==> how well searches find answers"
+	@if command -v apt-get >/dev/null 2>&1; then \
+		scripts/fetch-eval.sh debian-faq && go run ./bench/eval -only debian-faq -check; \
+	else \
+		echo "not measured: the manuals come from Debian's packages"; \
+	fi
 
 # The programs under test are built without the race detector, as they are
 # shipped. Killing at named points runs first: it is short and finds most.

@@ -171,7 +171,7 @@ test('retrieval and tools', () => {
     ['tool-execution-complete', { promptId: 1, toolName: 'calculator', toolCallId: 'c', success: false, error: 'no', duration: 4 }],
   ));
   const prompt = state.prompts.get(1);
-  assert.deepEqual(prompt.retrieval, { done: true, searchType: 'hybrid', documents: 2, score: 0.5, tokens: 80, error: '' });
+  assert.deepEqual(prompt.retrieval, { done: true, searchType: 'hybrid', documents: 2, score: 0.5, tokens: 80, error: '', chunks: [], cut: [] });
   assert.deepEqual(prompt.tools, [{ id: 'c', name: 'calculator', done: true, success: false, duration: 4, error: 'no' }]);
 });
 
