@@ -338,6 +338,40 @@ func (q *Queries) DocumentFail(ctx context.Context, arg DocumentFailParams) (int
 	return result.RowsAffected(), nil
 }
 
+const documentFetched = `-- name: DocumentFetched :execrows
+WITH stored AS (
+    UPDATE document_uploads SET url = NULL, media_type = $1, data = $5 WHERE document_id = $6 AND document_uploads.version = $4
+    RETURNING document_id
+)
+UPDATE documents d SET media_type = $1, bytes = $2, content_hash = $3, updated_at = clock_timestamp()
+  FROM stored s WHERE d.id = s.document_id AND d.uploaded = $4 AND d.status = 'processing'
+`
+
+type DocumentFetchedParams struct {
+	MediaType   string
+	Bytes       int64
+	ContentHash []byte
+	Version     int32
+	Data        []byte
+	ID          int64
+}
+
+// DocumentFetched stores what was at the address of an upload.
+func (q *Queries) DocumentFetched(ctx context.Context, arg DocumentFetchedParams) (int64, error) {
+	result, err := q.db.Exec(ctx, documentFetched,
+		arg.MediaType,
+		arg.Bytes,
+		arg.ContentHash,
+		arg.Version,
+		arg.Data,
+		arg.ID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const documentGet = `-- name: DocumentGet :one
 SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE repository_id = $1 AND id = $2
 `
@@ -537,7 +571,7 @@ func (q *Queries) DocumentSameMetadata(ctx context.Context, arg DocumentSameMeta
 }
 
 const documentUploadGet = `-- name: DocumentUploadGet :one
-SELECT d.name, d.repository_id, u.media_type, u.metadata, u.data
+SELECT d.name, d.repository_id, u.media_type, u.metadata, coalesce(u.url, '')::text AS url, u.data
   FROM document_uploads u JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
  WHERE u.document_id = $1 AND u.version = $2
 `
@@ -552,6 +586,7 @@ type DocumentUploadGetRow struct {
 	RepositoryID int64
 	MediaType    string
 	Metadata     []byte
+	Url          string
 	Data         []byte
 }
 
@@ -563,13 +598,14 @@ func (q *Queries) DocumentUploadGet(ctx context.Context, arg DocumentUploadGetPa
 		&i.RepositoryID,
 		&i.MediaType,
 		&i.Metadata,
+		&i.Url,
 		&i.Data,
 	)
 	return i, err
 }
 
 const documentUploadInsert = `-- name: DocumentUploadInsert :exec
-INSERT INTO document_uploads (document_id, version, media_type, metadata, data) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO document_uploads (document_id, version, media_type, metadata, url, data) VALUES ($1, $2, $3, $4, $5, $6)
 `
 
 type DocumentUploadInsertParams struct {
@@ -577,6 +613,7 @@ type DocumentUploadInsertParams struct {
 	Version    int32
 	MediaType  string
 	Metadata   []byte
+	Url        *string
 	Data       []byte
 }
 
@@ -586,6 +623,7 @@ func (q *Queries) DocumentUploadInsert(ctx context.Context, arg DocumentUploadIn
 		arg.Version,
 		arg.MediaType,
 		arg.Metadata,
+		arg.Url,
 		arg.Data,
 	)
 	return err

@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/chainstream/chainstream/chain"
+	"github.com/chainstream/chainstream/egress"
 	"github.com/chainstream/chainstream/knowledge"
 )
 
@@ -184,16 +185,35 @@ func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
 	if err != nil {
 		return knowledge.Upload{}, err
 	}
-	u := knowledge.Upload{Name: r.line("name", mostName), Data: []byte(r.free("text", len(body)))}
-	r.readMetadata(&u)
-	if strings.TrimSpace(string(u.Data)) == "" {
+	u := knowledge.Upload{Data: []byte(r.free("text", len(body)))}
+	if r.fields["url"] != nil {
+		r.address(&u)
+	} else if u.Name = r.line("name", mostName); strings.TrimSpace(string(u.Data)) == "" {
 		r.add("/text", chain.CodeRequired, "must not be empty")
 	}
-	r.surplus("name", "text", "metadata")
+	r.readMetadata(&u)
+	r.surplus("name", "text", "url", "metadata")
 	if len(r.problems) > 0 {
 		return knowledge.Upload{}, inputProblem(r.problems)
 	}
 	return u, nil
+}
+
+// address reads a document that is to be fetched. Its name is the address, unless it
+// has one.
+func (r *triggerReader) address(u *knowledge.Upload) {
+	u.URL = r.line("url", mostURL)
+	if _, err := egress.Parse(u.URL); err != nil && u.URL != "" {
+		r.add("/url", chain.CodeInvalid, err.Error())
+	}
+	if len(u.Data) > 0 {
+		r.add("/text", chain.CodeInvalid, "goes not together with url")
+	}
+	if r.fields["name"] != nil {
+		u.Name = r.line("name", mostName)
+	} else if u.Name = u.URL; utf8.RuneCountInString(u.Name) > mostName {
+		r.add("/name", chain.CodeRequired, "is needed, because the address is too long to be one")
+	}
 }
 
 func (r *triggerReader) readMetadata(u *knowledge.Upload) {

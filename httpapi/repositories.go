@@ -109,6 +109,7 @@ func (s *Server) showRepository(c echo.Context) error {
 const (
 	mostName            = 200 // characters
 	mostDescription     = 4000
+	mostURL             = 2000
 	defaultChunkTokens  = 400
 	defaultChunkOverlap = 50
 	leastChunkTokens    = 16

@@ -265,6 +265,7 @@ func (s *Server) routes() error {
 	get("/api/v1/repositories/:id/documents", s.listDocuments)
 	e.POST("/api/v1/repositories/:id/documents", s.addDocument)
 	get("/api/v1/repositories/:id/documents/:document", s.showDocument)
+	get("/api/v1/repositories/:id/documents/:document/events", s.documentEvents)
 	get("/api/v1/chunks/:id", s.showChunk)
 	e.DELETE("/api/v1/repositories/:id/documents/:document", s.deleteDocument)
 

@@ -42,10 +42,23 @@ type Extractor interface {
 	Extract(ctx context.Context, name, mediaType string, data []byte) ([]extract.Block, error)
 }
 
+// Fetcher fetches what is at a web address. An error that another try does not mend is
+// a *FetchError.
+type Fetcher interface {
+	Fetch(ctx context.Context, url string) (mediaType string, data []byte, err error)
+}
+
+// FetchError says why an address is not fetched, in a sentence for users.
+type FetchError struct{ Reason string }
+
+// Error implements error.
+func (e *FetchError) Error() string { return e.Reason }
+
 // Ingester turns uploads into chunks with vectors. Every step can be repeated: what
 // was interrupted goes on where it stopped.
 type Ingester struct {
 	Store      IngestStore
+	Fetcher    Fetcher
 	Extractor  Extractor
 	Embeddings Embeddings
 	Retry      llm.RetryPolicy
@@ -114,6 +127,11 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 	if err != nil {
 		return &documentError{fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", repository.Space.Model, err), err}
 	}
+	if upload.URL != "" {
+		if err := g.fetch(ctx, document, version, &upload); err != nil {
+			return err
+		}
+	}
 	blocks, err := g.Extractor.Extract(ctx, upload.Name, upload.MediaType, upload.Data)
 	if err != nil {
 		return extractError(ctx, err)
@@ -132,6 +150,19 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 		return err
 	}
 	return g.Store.Publish(ctx, document, version)
+}
+
+// fetch brings what is at the address of an upload.
+func (g *Ingester) fetch(ctx context.Context, document int64, version int, u *Upload) error {
+	mediaType, data, err := g.Fetcher.Fetch(ctx, u.URL)
+	if refused, ok := errors.AsType[*FetchError](err); ok {
+		return &documentError{reason: refused.Reason, err: err}
+	}
+	if err != nil {
+		return err
+	}
+	u.MediaType, u.Data = mediaType, data
+	return g.Store.SaveFetched(ctx, document, version, mediaType, data)
 }
 
 func extractError(ctx context.Context, err error) error {

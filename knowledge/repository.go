@@ -76,6 +76,7 @@ type Upload struct {
 	MediaType string          // may be empty
 	Metadata  json.RawMessage // object; nil = none
 	Data      []byte
+	URL       string // where Data is to be fetched from; "" when it is here
 }
 
 // Chunk is a passage of a document, as it is stored.
@@ -143,6 +144,8 @@ type DocumentStore interface {
 type IngestStore interface {
 	// Upload answers a file that waits to be processed, and its repository.
 	Upload(ctx context.Context, document int64, version int) (Upload, Repository, error)
+	// SaveFetched stores what was at the address of an upload.
+	SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) error
 	// SaveChunks stores the chunks of a version, unless they are there already.
 	SaveChunks(ctx context.Context, document int64, version int, chunks []Chunk) error
 	// Unembedded answers up to limit chunks of a version that have no vector in a

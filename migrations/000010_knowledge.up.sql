@@ -57,6 +57,7 @@ CREATE TABLE document_uploads (
     version     integer NOT NULL,
     media_type  text NOT NULL,
     metadata    jsonb NOT NULL,
+    url         text, -- where it is to be fetched from; null when it is here
     data        bytea NOT NULL,
     PRIMARY KEY (document_id, version)
 );

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -21,7 +22,22 @@ func (s *Store) Upload(ctx context.Context, document int64, version int) (knowle
 	}
 	failpoint.Reach(failpoint.IngestBegun)
 	r, err := s.Repository(ctx, row.RepositoryID)
-	return knowledge.Upload{Name: row.Name, MediaType: row.MediaType, Metadata: row.Metadata, Data: row.Data}, r, err
+	return knowledge.Upload{Name: row.Name, MediaType: row.MediaType, Metadata: row.Metadata, URL: row.Url, Data: row.Data}, r, err
+}
+
+// SaveFetched implements knowledge.IngestStore.
+func (s *Store) SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) error {
+	hash := sha256.Sum256(data)
+	n, err := s.queries.DocumentFetched(ctx, db.DocumentFetchedParams{
+		ID: document, Version: int32(version), MediaType: mediaType, Bytes: int64(len(data)), ContentHash: hash[:], Data: data,
+	})
+	if err == nil && n == 0 {
+		err = knowledge.ErrSuperseded
+	}
+	if err != nil {
+		return fmt.Errorf("save what was fetched for document %d: %w", document, translate(err))
+	}
+	return nil
 }
 
 // locked runs f in a transaction that holds a version which is being processed.

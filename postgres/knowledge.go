@@ -168,7 +168,8 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		if err == nil && found.Status != string(knowledge.StatusFailed) && string(found.ContentHash) == string(hash[:]) {
+		// What is at an address is known only after it was fetched.
+		if err == nil && u.URL == "" && found.Status != string(knowledge.StatusFailed) && string(found.ContentHash) == string(hash[:]) {
 			same, err := q.DocumentSameMetadata(ctx, db.DocumentSameMetadataParams{ID: found.ID, Metadata: metadata})
 			if err != nil {
 				return err
@@ -188,8 +189,12 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 			return err
 		}
 		d = documentOf(row)
+		var address *string
+		if u.URL != "" {
+			address = &u.URL
+		}
 		if err := q.DocumentUploadInsert(ctx, db.DocumentUploadInsertParams{
-			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Data: u.Data,
+			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Url: address, Data: append([]byte{}, u.Data...),
 		}); err != nil {
 			return err
 		}

@@ -63,13 +63,13 @@ RETURNING *;
 SELECT * FROM documents WHERE repository_id = @repository_id AND name = @name FOR UPDATE;
 
 -- name: DocumentUploadInsert :exec
-INSERT INTO document_uploads (document_id, version, media_type, metadata, data) VALUES (@document_id, @version, @media_type, @metadata, @data);
+INSERT INTO document_uploads (document_id, version, media_type, metadata, url, data) VALUES (@document_id, @version, @media_type, @metadata, sqlc.narg('url'), @data);
 
 -- name: DocumentUploadsDelete :exec
 DELETE FROM document_uploads WHERE document_id = @document_id AND version <= @version;
 
 -- name: DocumentUploadGet :one
-SELECT d.name, d.repository_id, u.media_type, u.metadata, u.data
+SELECT d.name, d.repository_id, u.media_type, u.metadata, coalesce(u.url, '')::text AS url, u.data
   FROM document_uploads u JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
  WHERE u.document_id = @document_id AND u.version = @version;
 
@@ -252,3 +252,12 @@ SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
   JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
  WHERE c.id = ANY(@chunk_ids::bigint[])
 ON CONFLICT (chunk_id, space_id) DO NOTHING;
+
+-- name: DocumentFetched :execrows
+-- DocumentFetched stores what was at the address of an upload.
+WITH stored AS (
+    UPDATE document_uploads SET url = NULL, media_type = @media_type, data = @data WHERE document_id = @id AND document_uploads.version = @version
+    RETURNING document_id
+)
+UPDATE documents d SET media_type = @media_type, bytes = @bytes, content_hash = @content_hash, updated_at = clock_timestamp()
+  FROM stored s WHERE d.id = s.document_id AND d.uploaded = @version AND d.status = 'processing';

@@ -149,7 +149,7 @@ func (c *knowledgeCreateCommand) Run(ctx context.Context, a *app) error {
 
 type knowledgeAddCommand struct {
 	Repository string   `arg:"" help:"Name or id of the repository."`
-	Paths      []string `arg:"" name:"path" help:"Files, and folders with files."`
+	Paths      []string `arg:"" name:"path" help:"Files, folders with files, and web addresses."`
 	NoWait     bool     `help:"Do not wait until they can be found."`
 	clientFlags
 }
@@ -220,6 +220,10 @@ var readable = map[string]bool{
 func (c *knowledgeAddCommand) files() ([]string, error) {
 	var files []string
 	for _, path := range c.Paths {
+		if isAddress(path) {
+			files = append(files, path)
+			continue
+		}
 		err := filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
@@ -245,7 +249,21 @@ func (c *knowledgeAddCommand) files() ([]string, error) {
 	return files, nil
 }
 
+// isAddress tells a web address from a path.
+func isAddress(path string) bool {
+	return strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://")
+}
+
 func (c *knowledgeAddCommand) add(ctx context.Context, repository int64, file string) (json.RawMessage, error) {
+	if isAddress(file) {
+		fields, err := json.Marshal(map[string]string{"url": file})
+		if err != nil {
+			return nil, err
+		}
+		var raw json.RawMessage
+		err = c.call(ctx, client.Request{Method: http.MethodPost, Path: documentsPath(repository), Body: fields}, &raw)
+		return raw, err
+	}
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, &exitError{code: exitFailed, err: err, message: "cannot be read (" + reason(err) + ")"}

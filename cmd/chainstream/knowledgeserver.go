@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/chainstream/chainstream/egress"
 	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/knowledge/rerank"
 	"github.com/chainstream/chainstream/postgres"
@@ -20,6 +21,7 @@ type knowledgeFlags struct {
 	MaxUpload      int64         `help:"Largest request with a document, in bytes." default:"33554432" environ:"CHAINSTREAM_MAX_UPLOAD"`
 	EmbeddingModel string        `help:"Embedding model of repositories that name none." default:"offline/use-lite" placeholder:"PROVIDER/MODEL" environ:"CHAINSTREAM_EMBEDDING_MODEL"`
 	IngestWorkers  int           `help:"Documents processed at a time." default:"2" environ:"CHAINSTREAM_INGEST_WORKERS"`
+	FetchAllow     []string      `help:"Networks of your own that documents may be fetched from by their addresses, such as 10.0.0.0/8; all that is not public is refused otherwise." placeholder:"NETWORK" environ:"CHAINSTREAM_FETCH_ALLOW"`
 	RerankURL      string        `name:"rerank-url" help:"Address of a server that puts passages into a better order, such as https://api.example.com/v1/rerank; its key is read from CHAINSTREAM_RERANK_KEY." placeholder:"URL" environ:"CHAINSTREAM_RERANK_URL"`
 	RerankModel    string        `help:"Model that this server is asked for." placeholder:"NAME" environ:"CHAINSTREAM_RERANK_MODEL"`
 	RerankTimeout  time.Duration `help:"How long a search waits for this server before it keeps its own order." default:"5s" environ:"CHAINSTREAM_RERANK_TIMEOUT"`
@@ -32,7 +34,8 @@ func (f knowledgeFlags) validate() error {
 	if f.MaxUpload < 1 || f.IngestWorkers < 1 {
 		return errors.New("--max-upload and --ingest-workers must be at least 1")
 	}
-	return nil
+	_, err := f.allowed()
+	return err
 }
 
 // ingestTurn is how long a document is worked on before others have their turn. It
@@ -42,11 +45,14 @@ const ingestTurn = 15 * time.Second
 // wireKnowledge sets up the processing of documents, and answers who searches them.
 func (s *server) wireKnowledge(models knowledge.Embeddings, owner string, getenv func(string) string) (*knowledge.Searcher, error) {
 	pdfium, _ := s.flags.pdfiumFile(getenv) // documents that need it say that it is missing
+	allowed, err := s.flags.allowed()
+	if err != nil {
+		return nil, err
+	}
 	ingester := &knowledge.Ingester{
-		Store: s.store, Extractor: extractor{pdfium: pdfium}, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger,
+		Store: s.store, Fetcher: fetcher{egress.New(egress.Config{Allow: allowed, Most: s.flags.MaxUpload})}, Extractor: extractor{pdfium: pdfium}, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger,
 	}
 	remodeller := &knowledge.Remodeller{Store: s.store, Embeddings: models, Retry: s.flags.retry(), Turn: ingestTurn, Logger: s.logger}
-	var err error
 	s.jobs, err = s.store.Jobs(postgres.JobsConfig{
 		Ingest: ingester.Process, GaveUp: ingester.GiveUp, Remodel: remodeller.Process, GaveUpRemodel: remodeller.GiveUp,
 		Workers: s.flags.IngestWorkers, Owner: owner, Gone: gone, Logger: s.logger,

@@ -31,6 +31,30 @@ test('reads a whole run by the names of its events', { timeout: 60_000 }, async 
   assert.equal(opened, 1);
 });
 
+test('follows a document to its end and stops there', { timeout: 60_000 }, async () => {
+  const post = async (path, body) =>
+    (await fetch(server.url + path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) })).json();
+  const { id } = await post('/api/v1/repositories', { name: 'followed', embeddingModel: 'offline/hash', chunkTokens: 16 });
+  const text = Array.from({ length: 4000 }, (_, i) => `Sentence number ${i} of a long text.`).join(' ');
+  const { id: document } = await post(`/api/v1/repositories/${id}/documents`, { name: 'long.txt', text });
+  const source = new EventSource(`${server.url}/api/v1/repositories/${id}/documents/${document}/events`);
+  const states = [];
+  let opened = 0;
+  source.addEventListener('open', () => opened++);
+  source.addEventListener('document', (event) => states.push(JSON.parse(event.data)));
+  // It closes itself at the 204.
+  await new Promise((resolve) => {
+    source.addEventListener('error', () => {
+      if (source.readyState === EventSource.CLOSED) resolve();
+    });
+  });
+  const last = states.at(-1);
+  assert.equal(last.status, 'ready');
+  assert.ok(last.chunks > 1000, `${last.chunks} chunks`);
+  assert.ok(states.every(({ progress }, i) => i === 0 || progress >= states[i - 1].progress), 'progress never falls');
+  assert.equal(opened, 1);
+});
+
 test('resumes through a connection that breaks', { timeout: 60_000 }, async () => {
   // Each of the first connections is cut after so many bytes of the answer,
   // most likely in the middle of an event.
