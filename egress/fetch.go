@@ -126,7 +126,7 @@ func (f *Fetcher) Fetch(ctx context.Context, address string) (Fetched, error) {
 	if err != nil {
 		return Fetched{}, f.failure(ctx, err)
 	}
-	defer res.Body.Close() //nolint:errcheck // nothing was written
+	defer res.Body.Close()
 	if err := status(res.StatusCode); err != nil {
 		return Fetched{}, err
 	}

@@ -49,7 +49,7 @@ func (s *Server) documentEvents(c echo.Context) error {
 	}
 	out := newResponseWriter(c.Response(), rc, s.cfg.StreamWrite)
 	w := watching{server: s, out: out, said: time.Now()}
-	if _, err := out.Write(appendRetry(nil, streamRetry, "the state of a document")); err != nil {
+	if _, err := out.Write(retryFrame(streamRetry, "the state of a document")); err != nil {
 		return ignoreGone(err)
 	}
 	tick := time.NewTicker(progressInterval)

@@ -3,10 +3,10 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/chainstream/chainstream/events"
@@ -66,7 +66,7 @@ var heartbeatComment = []byte(":\n\n")
 func (l *loop) run(ctx context.Context) ending {
 	timer := time.NewTimer(l.heartbeat)
 	defer timer.Stop()
-	if _, err := l.out.Write(appendRetry(nil, streamRetry, "the events of one execution; reconnect with Last-Event-ID")); err != nil {
+	if _, err := l.out.Write(retryFrame(streamRetry, "the events of one execution; reconnect with Last-Event-ID")); err != nil {
 		return endingOf(err)
 	}
 	frames, wrote := l.first, true
@@ -141,7 +141,7 @@ func (l *loop) broken(ctx context.Context) ending {
 // drain tells the client to come back soon, but not together with all others.
 func (l *loop) drain() ending {
 	const earliest, latest = 500 * time.Millisecond, 3000 * time.Millisecond
-	b := appendRetry(nil, earliest+rand.N(latest-earliest), "the server is restarting, come back")
+	b := retryFrame(earliest+rand.N(latest-earliest), "the server is restarting, come back")
 	if _, err := l.out.Write(b); err != nil {
 		return endingOf(err)
 	}
@@ -160,11 +160,7 @@ func endingOf(err error) ending {
 	return endClient
 }
 
-// appendRetry appends the wait before a reconnect and a comment for people.
-func appendRetry(dst []byte, wait time.Duration, comment string) []byte {
-	dst = append(dst, "retry: "...)
-	dst = strconv.AppendInt(dst, wait.Milliseconds(), 10)
-	dst = append(dst, "\n: "...)
-	dst = append(dst, comment...)
-	return append(dst, "\n\n"...)
+// retryFrame tells the wait before a reconnect, with a comment for people.
+func retryFrame(wait time.Duration, comment string) []byte {
+	return fmt.Appendf(nil, "retry: %d\n: %s\n\n", wait.Milliseconds(), comment)
 }

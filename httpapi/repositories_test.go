@@ -56,7 +56,7 @@ func (vocabulary) Embed(_ context.Context, model string, texts []string, _ int) 
 	out := make([][]float32, len(texts))
 	for i, text := range texts {
 		out[i] = make([]float32, 64)
-		for _, word := range strings.Fields(strings.ToLower(text)) {
+		for word := range strings.FieldsSeq(strings.ToLower(text)) {
 			h := fnv.New32a()
 			_, _ = h.Write([]byte(strings.Trim(word, ".,?#")))
 			out[i][h.Sum32()%64]++
@@ -78,7 +78,9 @@ func (vocabulary) Extract(ctx context.Context, name, mediaType string, data []by
 func (a *api) process(d map[string]any) {
 	a.t.Helper()
 	g := &knowledge.Ingester{Store: a.store, Extractor: vocabulary{}, Embeddings: vocabulary{}, Logger: slog.New(slog.DiscardHandler)}
-	if _, err := g.Process(a.t.Context(), int64(d["id"].(float64)), int(d["uploadedVersion"].(float64))); err != nil {
+	id, _ := d["id"].(float64)
+	version, _ := d["uploadedVersion"].(float64)
+	if _, err := g.Process(a.t.Context(), int64(id), int(version)); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -173,7 +175,7 @@ func TestRepositories(t *testing.T) {
 	if p := first(""); p["documentName"] != "birds.txt" {
 		t.Errorf("after a broken version: %v", p)
 	}
-	if list := a.do(call{path: documents + "?status=failed"}).want(http.StatusOK).object()["items"]; len(list.([]any)) != 1 {
+	if list, _ := a.do(call{path: documents + "?status=failed"}).want(http.StatusOK).object()["items"].([]any); len(list) != 1 {
 		t.Errorf("failed: %v", list)
 	}
 
@@ -182,7 +184,9 @@ func TestRepositories(t *testing.T) {
 		t.Error("a removed document was found")
 	}
 	a.do(call{method: "PUT", path: repositories + "/1", body: `{"name":"ocean"}`}).want(http.StatusOK)
-	if list := a.do(call{path: repositories}).want(http.StatusOK).object()["items"].([]any); len(list) != 1 || list[0].(map[string]any)["name"] != "ocean" {
+	var list struct{ Items []struct{ Name string } }
+	a.do(call{path: repositories}).want(http.StatusOK).decode(&list)
+	if len(list.Items) != 1 || list.Items[0].Name != "ocean" {
 		t.Errorf("listed: %v", list)
 	}
 	a.do(call{method: "DELETE", path: repositories + "/1"}).want(http.StatusNoContent)
@@ -237,7 +241,7 @@ func TestRepositoriesRefuse(t *testing.T) {
 		{"POST", documents, "", `{"name":"a","text":"` + strings.Repeat("b", 1000) + `"}`, 413, "1000 bytes"},
 		{"POST", documents, "text/plain", `words`, 415, "multipart/form-data"},
 		{"POST", documents, "multipart/form-data", `words`, 400, "malformed_body"},
-		{"POST", documents, "multipart/form-data; boundary=x", "--x\r\n", 422, "/file"},
+		{"POST", documents, "multipart/form-data; boundary=x", "--x\r\n", 400, "malformed_body"},
 		{"POST", documents, noFileMedia, noFile, 422, "/file"},
 		{"POST", documents, emptyMedia, empty, 422, "/file"},
 		{"POST", documents, twiceMedia, twice, 422, "stands twice"},
@@ -257,7 +261,7 @@ func TestRepositoriesRefuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // refused before anything was written
 	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{", documents, 1<<30); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +273,7 @@ func TestRepositoriesRefuse(t *testing.T) {
 	if res.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("a gigabyte: %d", res.StatusCode)
 	}
-	if list := a.do(call{path: documents}).want(http.StatusOK).object()["items"].([]any); len(list) != 0 {
+	if list, _ := a.do(call{path: documents}).want(http.StatusOK).object()["items"].([]any); len(list) != 0 {
 		t.Errorf("stored: %v", list)
 	}
 }

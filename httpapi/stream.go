@@ -63,7 +63,7 @@ func (s *Server) later(c echo.Context, wait time.Duration) error {
 	if c.Request().Method == http.MethodHead {
 		return nil
 	}
-	_, err := c.Response().Write(appendRetry(nil, wait+rand.N(wait), "not now, come back later"))
+	_, err := c.Response().Write(retryFrame(wait+rand.N(wait), "not now, come back later"))
 	s.metrics.ended.WithLabelValues("refused").Inc()
 	return ignoreGone(err)
 }

@@ -38,7 +38,7 @@ func (h *hasher) Embed(_ context.Context, _ string, texts []string, dimensions i
 	for i, text := range texts {
 		v := make([]float32, dimensions)
 		v[0] = 0.01
-		for _, word := range strings.Fields(strings.ToLower(text)) {
+		for word := range strings.FieldsSeq(strings.ToLower(text)) {
 			f := fnv.New64a()
 			_, _ = f.Write([]byte(strings.Trim(word, ".,#")))
 			r := rand.New(rand.NewPCG(f.Sum64(), 1))

@@ -39,7 +39,7 @@ const (
 )
 
 func newMaker(size, dimensions int) *maker {
-	m := &maker{random: rand.New(rand.NewPCG(1, 2)), size: size} //nolint:gosec // the same every time
+	m := &maker{random: rand.New(rand.NewPCG(1, 2)), size: size} // the same every time
 	m.zipf = rand.NewZipf(m.random, 1.07, 4, vocabulary-1)
 	for range min(max(size/40, 1), 4000) {
 		m.centres = append(m.centres, m.direction(dimensions))

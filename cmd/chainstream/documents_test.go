@@ -120,7 +120,12 @@ func TestBadDocuments(t *testing.T) {
 	succeed(t, s.client(), "knowledge", "create", "bad", "--model", "offline/hash")
 	post := func(path, body string) (status int, answer map[string]any) {
 		t.Helper()
-		res, err := http.Post(s.url+path, "application/json", strings.NewReader(body)) //nolint:noctx,gosec // a test's own server
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		res, err := new(http.Client).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

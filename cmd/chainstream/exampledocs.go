@@ -15,7 +15,7 @@ import (
 // docsDescription how it is told from one that a user has made.
 const (
 	docsRepository  = "chainstream-docs"
-	docsDescription = "Chainstream's own documentation, for the example ask-the-docs. It is kept up to date at every start; delete it when it is not needed."
+	docsDescription = "Chainstream's own documentation, for the example search-the-docs. It is kept up to date at every start; delete it when it is not needed."
 )
 
 // Sizes of its passages: what the offline model reads of a text.

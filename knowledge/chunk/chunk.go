@@ -302,6 +302,17 @@ func (o Options) sentences(text string, room int) []unit {
 	return out
 }
 
+// Sentences cuts a text between its sentences. Put together, they are the text.
+func Sentences(text string) []string {
+	var out []string
+	for state := -1; text != ""; {
+		var sentence string
+		sentence, text, state = uniseg.FirstSentenceInString(text, state)
+		out = append(out, sentence)
+	}
+	return out
+}
+
 func isSpace(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\r' }
 
 // pieces cuts a text that is too long between words, and words that are too long

@@ -14,7 +14,7 @@ import (
 // words counts as a tokenizer that knows every word and no other piece does;
 // long ones are several tokens.
 func words(text string) (n int) {
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		n += 1 + (len(w)-1)/8
 	}
 	return n

@@ -86,8 +86,7 @@ func Detect(name, mediaType string, data []byte) (Format, error) {
 		}
 		return "", ErrUnsupported
 	}
-	format := byName(name, mediaType)
-	switch format {
+	switch format := byName(name, mediaType); format {
 	case PDF, DOCX:
 		return "", fmt.Errorf("%w: it does not begin as a %s file does", ErrInvalid, strings.ToUpper(string(format)))
 	case "":
@@ -95,8 +94,10 @@ func Detect(name, mediaType string, data []byte) (Format, error) {
 			return "", ErrUnsupported
 		}
 		return Text, nil
+	case Text, Markdown, HTML, CSV, JSONL:
+		return format, nil
 	}
-	return format, nil
+	return "", ErrUnsupported
 }
 
 // byName answers the format that a name or a media type stands for; "" for none.
@@ -175,6 +176,7 @@ func readText(format Format, text string) ([]Block, error) {
 		return readCSV(text)
 	case JSONL:
 		return readJSONL(text)
+	case PDF, DOCX: // they are no texts
 	}
 	return nil, ErrUnsupported
 }

@@ -109,7 +109,7 @@ func host(name string, f api.FunctionDefinition) api.GoModuleFunc {
 	case "emscripten_resize_heap":
 		return func(_ context.Context, m api.Module, stack []uint64) {
 			memory := m.Memory()
-			want := uint32(stack[0]) //nolint:gosec // a 32-bit machine
+			want := uint32(stack[0])
 			stack[0] = 0
 			if have := memory.Size(); want > have {
 				if _, ok := memory.Grow((want - have + pageSize - 1) / pageSize); !ok {

@@ -47,7 +47,7 @@ func TestIngestionKilledEverywhere(t *testing.T) {
 			t.Parallel()
 			ctx := within(t)
 			database := pgtest.Database(t)
-			first := &server{process: &process{}, client: http.DefaultClient}
+			first := &server{process: &process{}, client: new(http.Client)}
 			if first.Process, err = program.Start(failing, nil, []string{
 				fmt.Sprintf("%s=%s=kill@%d", failpoint.EnvActions, point, visit), failpoint.EnvVisits + "=" + filepath.Join(t.TempDir(), "visits"),
 				"CHAINSTREAM_MODELS_DIR=" + models,
