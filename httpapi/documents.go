@@ -229,7 +229,7 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 	broken := func(cause error) error {
 		return &problem{kind: kindMalformedBody, detail: "The form cannot be read; send multipart/form-data with the part file.", cause: cause}
 	}
-	if boundary == "" {
+	if boundary == "" || !bytes.Contains(body, []byte("--"+boundary+"--")) { // which a form that was cut off lacks
 		return u, broken(errors.New("no boundary"))
 	}
 	var problems triggerReader
