@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -485,4 +486,102 @@ func TestAnswersAboutDocumentsAreForgotten(t *testing.T) {
 	if err := l.DeleteRepository(t.Context(), r.ID); err != nil || l.count("SELECT count(*) FROM response_cache") != 1 {
 		t.Errorf("after the deletion of the repository: %v", err)
 	}
+}
+
+// While a repository changes its model, searches find what they found before, and
+// documents that come meanwhile are found as well. Then no trace of the old model is
+// left.
+func TestModelChangesUnderSearches(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("tides", "test/old", 8)
+	for i := range 20 {
+		l.add(r.ID, fmt.Sprintf("%d.txt", i), fmt.Sprintf("ebb%d and flood%d and the moon", i, i), "")
+	}
+	searcher := l.searcher
+	search := func() (int, error) {
+		found, err := searcher.Retrieve(t.Context(), knowledge.Query{Repositories: []int64{r.ID}, Text: "ebb7 and flood7", Search: knowledge.SearchVector, Limit: 5})
+		// With few dimensions another one may come first by chance.
+		there := slices.ContainsFunc(found.Passages, func(p knowledge.Passage) bool { return p.Document == "7.txt" })
+		if err == nil && (len(found.Passages) != 5 || found.Degraded != "" || !there) {
+			err = fmt.Errorf("found %+v", found)
+		}
+		return len(found.Passages), err
+	}
+	if _, err := search(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var searches sync.WaitGroup
+	for range 4 {
+		searches.Go(func() {
+			for n := 0; ; n++ {
+				if _, err := search(); err != nil {
+					t.Errorf("search %d: %v", n, err)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	remodeller := &knowledge.Remodeller{Store: l, Embeddings: l.embedder, Logger: slog.New(slog.DiscardHandler)}
+	for turn, model := range []knowledge.Space{{Model: "test/new", Dimensions: 16}, {Model: "test/newer", Dimensions: 4}, {Model: "test/new", Dimensions: 16}} {
+		abandoned, err := l.ChangeModel(t.Context(), r.ID, knowledge.Space{Model: "test/abandoned", Dimensions: 32})
+		if err != nil || abandoned.Building == nil {
+			t.Fatal(abandoned, err)
+		}
+		changing, err := l.ChangeModel(t.Context(), r.ID, model)
+		if err != nil || changing.Building == nil || changing.Building.Model != model.Model {
+			t.Fatal(changing, err)
+		}
+		if again, err := remodeller.Process(t.Context(), r.ID, abandoned.Building.ID); again || err != nil {
+			t.Errorf("what was changed again: %v, %v", again, err)
+		}
+		l.add(r.ID, fmt.Sprintf("late%d.txt", turn), fmt.Sprintf("late words of turn %d", turn), "")
+		if again, err := remodeller.Process(t.Context(), r.ID, changing.Building.ID); again || err != nil {
+			t.Fatal(again, err)
+		}
+		now, err := l.Repository(t.Context(), r.ID)
+		if err != nil || now.Building != nil || now.Space.Model != model.Model || now.Space.Dimensions != model.Dimensions {
+			t.Fatalf("%+v, %v", now, err)
+		}
+	}
+	close(done)
+	searches.Wait()
+	if n := l.count("SELECT count(*) FROM embedding_spaces"); n != 1 {
+		t.Errorf("%d spaces are left", n)
+	}
+	if n := l.count("SELECT count(*) FROM chunks c WHERE NOT EXISTS (SELECT FROM chunk_vectors v JOIN repositories r ON r.space_id = v.space_id WHERE v.chunk_id = c.id)"); n != 0 {
+		t.Errorf("%d passages have no vector", n)
+	}
+	// Naming the model that it has ends a change; a model that cannot be called says why.
+	if _, err := l.ChangeModel(t.Context(), r.ID, knowledge.Space{Model: "test/other", Dimensions: 8}); err != nil {
+		t.Fatal(err)
+	}
+	ended, err := l.ChangeModel(t.Context(), r.ID, knowledge.Space{Model: "test/new", Dimensions: 16})
+	if err != nil || ended.Building != nil {
+		t.Errorf("ended: %+v, %v", ended, err)
+	}
+	failing, err := l.ChangeModel(t.Context(), r.ID, knowledge.Space{Model: "test/other", Dimensions: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := &knowledge.Remodeller{Store: l, Embeddings: nobody{}, Logger: slog.New(slog.DiscardHandler)}
+	if again, err := nobody.Process(t.Context(), r.ID, failing.Building.ID); again || err != nil {
+		t.Errorf("failing: %v, %v", again, err)
+	}
+	if now, err := l.Repository(t.Context(), r.ID); err != nil || now.Building == nil || !strings.Contains(now.Building.Error, "cannot be called") || now.Space.Model != "test/new" {
+		t.Errorf("failed: %+v, %v", now, err)
+	}
+}
+
+// nobody has no models.
+type nobody struct{}
+
+func (nobody) Embedding(id string) (knowledge.Embedding, error) {
+	return knowledge.Embedding{}, fmt.Errorf("no such model %s", id)
 }
