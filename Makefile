@@ -112,7 +112,7 @@ fmt: ## format the Go code
 
 .PHONY: bench
 bench: build ## measure; docs/benchmarks.md explains the figures
-	@for program in $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./bench/...); do \
+	@for program in $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./bench/... | grep -v '/bench/eval$$'); do \
 		echo "==> $$program"; \
 		go run "$$program" $(BENCHFLAGS) || exit 1; \
 	done

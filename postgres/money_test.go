@@ -297,7 +297,7 @@ func TestLedgerOfOldExecutions(t *testing.T) {
 	}
 }
 
-// Every statement of docs/costs.md runs, and the views answer the right figures.
+// Every statement of docs/costs.md and docs/knowledge.md runs, and the views answer the right figures.
 func TestStatementsOfTheDocumentation(t *testing.T) {
 	t.Parallel()
 	s, url := open(t)
@@ -306,15 +306,17 @@ func TestStatementsOfTheDocumentation(t *testing.T) {
 	book(t, s, ex,
 		events.CallState{InputTokens: 100, CachedTokens: 40, CacheWriteTokens: 10, OutputTokens: 30, ReasoningTokens: 20, CostUSD: new("0.25"), StartedAt: at},
 		events.CallState{InputTokens: 7, OutputTokens: 3, CostUSD: new("0.5"), StartedAt: at.Add(time.Hour)})
-	doc, err := os.ReadFile("../docs/costs.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var script strings.Builder
-	for _, block := range regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllSubmatch(doc, -1) {
-		script.Write(block[1])
+	for _, page := range []string{"costs.md", "knowledge.md"} {
+		doc, err := os.ReadFile("../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllSubmatch(doc, -1) {
+			script.Write(block[1])
+		}
 	}
-	if n := strings.Count(script.String(), ";"); n < 9 {
+	if n := strings.Count(script.String(), ";"); n < 10 {
 		t.Fatalf("%d statements found", n)
 	}
 	cmd := exec.CommandContext(t.Context(), "psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", url)

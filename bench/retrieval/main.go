@@ -48,7 +48,7 @@ type config struct {
 
 func define(flags *flag.FlagSet) program.Run {
 	var c config
-	flags.StringVar(&c.sizes, "chunks", "10000,100000", "`numbers` of passages, separated by commas")
+	flags.StringVar(&c.sizes, "chunks", "10000,30000", "`numbers` of passages, separated by commas")
 	flags.IntVar(&c.dimensions, "dimensions", 768, "of the vectors")
 	flags.IntVar(&c.questions, "questions", 200, "how many are asked, in every way")
 	flags.IntVar(&c.truths, "truths", 50, "of how many of them the truth is looked for")
