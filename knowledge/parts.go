@@ -11,7 +11,7 @@ import (
 const (
 	wordsOfPart = 48 // at most
 	wordsOfLine = 8  // fewer are put to the sentence that follows
-	mostParts   = 12
+	mostParts   = 24
 	charsOfWord = 60 // what is longer is no word, and counts as several
 )
 

@@ -16,7 +16,7 @@ func TestParts(t *testing.T) {
 		one         string
 	}{
 		{"short", " two words ", 1, "two words"},
-		{"a prompt", prompt, 7, ""},
+		{"a prompt", prompt, 13, "Why are the tides higher at full moon than in between?"},
 		{"no sentence ends", strings.Repeat("word ", 200), 5, strings.TrimSpace(strings.Repeat("word ", 48))},
 		{"one endless word", strings.Repeat("x", 10_000), 1, strings.Repeat("x", 10_000)},
 		{"very long", strings.Repeat("Every sentence here has just eight words now. ", 1000), mostParts, ""},
