@@ -47,6 +47,7 @@ func TestIngestionKilledEverywhere(t *testing.T) {
 			t.Parallel()
 			ctx := within(t)
 			database := pgtest.Database(t)
+			var err error // of this subtest: they run side by side
 			first := &server{process: &process{}, client: new(http.Client)}
 			if first.Process, err = program.Start(failing, nil, []string{
 				fmt.Sprintf("%s=%s=kill@%d", failpoint.EnvActions, point, visit), failpoint.EnvVisits + "=" + filepath.Join(t.TempDir(), "visits"),
