@@ -1235,6 +1235,47 @@ func (q *Queries) SpaceUnembedded(ctx context.Context, arg SpaceUnembeddedParams
 	return items, nil
 }
 
+const spacesInUse = `-- name: SpacesInUse :many
+SELECT r.id AS repository_id, s.id, s.model, s.dimensions
+  FROM repositories r
+  JOIN embedding_spaces s ON s.id = r.space_id
+ WHERE r.id = ANY($1::bigint[])
+`
+
+type SpacesInUseRow struct {
+	RepositoryID int64
+	ID           int64
+	Model        string
+	Dimensions   int32
+}
+
+// SpacesInUse answers the spaces that searches of repositories use. It is asked by
+// every search, so it counts nothing.
+func (q *Queries) SpacesInUse(ctx context.Context, repositories []int64) ([]SpacesInUseRow, error) {
+	rows, err := q.db.Query(ctx, spacesInUse, repositories)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SpacesInUseRow
+	for rows.Next() {
+		var i SpacesInUseRow
+		if err := rows.Scan(
+			&i.RepositoryID,
+			&i.ID,
+			&i.Model,
+			&i.Dimensions,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const vectorsInsert = `-- name: VectorsInsert :exec
 INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
 SELECT x.chunk_id, $1::bigint, x.embedding::halfvec
@@ -1261,7 +1302,7 @@ SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding
   JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
   JOIN embedding_spaces s ON s.model = $2::text AND s.dimensions = $3::integer
   JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
- WHERE c.document_id = $4::bigint AND c.version = $5::integer
+ WHERE c.id = ANY($4::bigint[])
 ON CONFLICT (chunk_id, space_id) DO NOTHING
 `
 
@@ -1269,44 +1310,13 @@ type VectorsReuseParams struct {
 	SpaceID    int64
 	Model      string
 	Dimensions int32
-	DocumentID int64
-	Version    int32
-}
-
-// VectorsReuse takes over the vectors that chunks with the same text have by the
-// same model, in any repository.
-func (q *Queries) VectorsReuse(ctx context.Context, arg VectorsReuseParams) error {
-	_, err := q.db.Exec(ctx, vectorsReuse,
-		arg.SpaceID,
-		arg.Model,
-		arg.Dimensions,
-		arg.DocumentID,
-		arg.Version,
-	)
-	return err
-}
-
-const vectorsReuseFor = `-- name: VectorsReuseFor :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding
-  FROM chunks c
-  JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
-  JOIN embedding_spaces s ON s.model = $2::text AND s.dimensions = $3::integer
-  JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
- WHERE c.id = ANY($4::bigint[])
-ON CONFLICT (chunk_id, space_id) DO NOTHING
-`
-
-type VectorsReuseForParams struct {
-	SpaceID    int64
-	Model      string
-	Dimensions int32
 	ChunkIds   []int64
 }
 
-// VectorsReuseFor is VectorsReuse for some chunks.
-func (q *Queries) VectorsReuseFor(ctx context.Context, arg VectorsReuseForParams) error {
-	_, err := q.db.Exec(ctx, vectorsReuseFor,
+// VectorsReuse gives chunks the vectors that others with the same text have by the same
+// model, in any repository.
+func (q *Queries) VectorsReuse(ctx context.Context, arg VectorsReuseParams) error {
+	_, err := q.db.Exec(ctx, vectorsReuse,
 		arg.SpaceID,
 		arg.Model,
 		arg.Dimensions,

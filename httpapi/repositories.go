@@ -155,8 +155,7 @@ func (s *Server) measure(ctx context.Context, space knowledge.Space) (int, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, embeddingTimeout)
 	defer cancel()
-	got, err := knowledge.EmbedTexts(ctx, embedding, []string{"word"}, knowledge.EmbedOptions{Dimensions: space.Dimensions, Retry: llm.RetryPolicy{Attempts: 1}})
-	vectors := got.Vectors
+	size, err := knowledge.Measure(ctx, embedding, space.Dimensions, llm.RetryPolicy{Attempts: 1})
 	switch {
 	case errors.Is(err, knowledge.ErrDimensions):
 		return 0, invalid("The model does not make vectors of this length.", problemError{
@@ -171,13 +170,13 @@ func (s *Server) measure(ctx context.Context, space knowledge.Space) (int, error
 			kind: kindInvalidRequest, cause: err, detail: "The embedding model was tried and failed.",
 			errors: []problemError{{Pointer: "/embeddingModel", Code: string(failed.Code), Detail: failed.Message}},
 		}
-	case len(vectors[0]) == 0 || len(vectors[0]) > mostDimensions:
+	case size == 0 || size > mostDimensions:
 		return 0, invalid("The vectors of the model are too long.", problemError{
 			Pointer: "/dimensions", Code: chain.CodeOutOfRange,
-			Detail: fmt.Sprintf("the model makes vectors of %d numbers; up to %d can be stored", len(vectors[0]), mostDimensions),
+			Detail: fmt.Sprintf("the model makes vectors of %d numbers; up to %d can be stored", size, mostDimensions),
 		})
 	}
-	return len(vectors[0]), nil
+	return size, nil
 }
 
 // readObject reads a body that is an object.

@@ -44,6 +44,16 @@ type Embedded struct {
 	Cut     []int // the numbers of the texts that were shortened
 }
 
+// Measure answers how long the vectors of a model are, by embedding one word. dimensions
+// asks for shorter ones; 0 is the model's own length.
+func Measure(ctx context.Context, e Embedding, dimensions int, retry llm.RetryPolicy) (int, error) {
+	vectors, err := Embed(ctx, e, []string{"word"}, dimensions, retry)
+	if err != nil {
+		return 0, err
+	}
+	return len(vectors[0]), nil
+}
+
 // Embed answers a vector of the length 1 for each text of a document, as EmbedTexts
 // does, and cuts what is too long. Dimensions 0 is whatever the model's is.
 func Embed(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) ([][]float32, error) {

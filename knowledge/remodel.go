@@ -53,6 +53,9 @@ func (m *Remodeller) GiveUp(ctx context.Context, _, space int64) error {
 	return m.Store.FailSpace(ctx, space, "It failed too often. The server's log says why; change the model again when that is mended.")
 }
 
+// fillNoted is how often the progress of a change is noted: it is counted.
+const fillNoted = 5 * time.Second
+
 // fill embeds what has no vector in a space.
 func (m *Remodeller) fill(ctx context.Context, repository int64, space Space) error {
 	begin := time.Now()
@@ -60,7 +63,7 @@ func (m *Remodeller) fill(ctx context.Context, repository int64, space Space) er
 	if err != nil {
 		return &documentError{fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", space.Model, err), err}
 	}
-	after := int64(0)
+	after, noted := int64(0), begin
 	for {
 		missing, last, err := m.Store.Unfilled(ctx, repository, space, after, max(e.Batch, 1))
 		if err != nil || last == 0 {
@@ -70,10 +73,14 @@ func (m *Remodeller) fill(ctx context.Context, repository int64, space Space) er
 		if err := embedChunks(ctx, e, missing, space, m.Store.SaveVectors, m.Retry); err != nil {
 			return err
 		}
-		if err := m.Store.FillProgress(ctx, space.ID); err != nil {
-			return err
+		over := m.Turn > 0 && time.Since(begin) >= m.Turn
+		if over || time.Since(noted) >= fillNoted {
+			if err := m.Store.FillProgress(ctx, space.ID); err != nil {
+				return err
+			}
+			noted = time.Now()
 		}
-		if m.Turn > 0 && time.Since(begin) >= m.Turn {
+		if over {
 			return errTurn
 		}
 	}

@@ -47,6 +47,9 @@ type Place struct {
 type SearchStore interface {
 	// Repository answers a repository, or ErrNotFound.
 	Repository(ctx context.Context, id int64) (Repository, error)
+	// Spaces answers the spaces that searches of repositories use; those of none that
+	// does not exist.
+	Spaces(ctx context.Context, repositories []int64) (map[int64]Space, error)
 	// Missing answers which of the repositories do not exist.
 	Missing(ctx context.Context, repositories []int64) ([]int64, error)
 	// SearchChunks answers what was found, best first. ErrSpaceChanged says that a
@@ -170,13 +173,17 @@ func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x 
 	if q.Search == SearchKeyword {
 		return nil, "", nil
 	}
+	spaces, err := s.Store.Spaces(ctx, q.Repositories)
+	if err != nil {
+		return nil, "", err
+	}
 	models := make(map[Space]EmbeddedQuery)
 	for _, id := range q.Repositories {
-		r, err := s.Store.Repository(ctx, id)
-		if err != nil {
-			return nil, "", err
+		space, ok := spaces[id]
+		if !ok {
+			return nil, "", fmt.Errorf("repository %d: %w", id, ErrNotFound)
 		}
-		key := Space{Model: r.Space.Model, Dimensions: r.Space.Dimensions}
+		key := Space{Model: space.Model, Dimensions: space.Dimensions}
 		m, ok := models[key]
 		if !ok {
 			m = s.embedQuery(ctx, key, asked)
@@ -185,7 +192,7 @@ func (s *Searcher) queryVectors(ctx context.Context, q Query, asked []string, x 
 		}
 		switch {
 		case m.Err == nil:
-			vectors = append(vectors, SpaceVectors{r.Space.ID, m.vectors})
+			vectors = append(vectors, SpaceVectors{space.ID, m.vectors})
 		case ctx.Err() != nil:
 			return nil, "", context.Cause(ctx)
 		case errors.Is(m.Err, errNoMeaning):

@@ -89,24 +89,58 @@ func (s *Store) SaveChunks(ctx context.Context, document int64, version int, chu
 
 // Unembedded implements knowledge.IngestStore.
 func (s *Store) Unembedded(ctx context.Context, document int64, version int, space knowledge.Space, limit int) ([]knowledge.Chunk, error) {
-	if err := s.queries.VectorsReuse(ctx, db.VectorsReuseParams{
-		SpaceID: space.ID, Model: space.Model, Dimensions: int32(space.Dimensions), DocumentID: document, Version: int32(version),
-	}); err != nil {
-		return nil, fmt.Errorf("take over vectors for document %d: %w", document, translate(err))
-	}
-	rows, err := s.queries.ChunksUnembedded(ctx, db.ChunksUnembeddedParams{
-		DocumentID: document, Version: int32(version), SpaceID: space.ID, MaxRows: int32(limit),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the chunks of document %d: %w", document, translate(err))
-	}
-	out := make([]knowledge.Chunk, len(rows))
-	for i, r := range rows {
-		out[i] = knowledge.Chunk{
-			ID: r.ID, Ordinal: int(r.Ordinal), Headings: r.Headings, Text: r.Text, Page: int(r.Page), Tokens: int(r.Tokens), ContentHash: r.ContentHash,
+	for {
+		chunks, last, err := s.lacking(ctx, space, func() (rows []chunkRow, err error) {
+			found, err := s.queries.ChunksUnembedded(ctx, db.ChunksUnembeddedParams{
+				DocumentID: document, Version: int32(version), SpaceID: space.ID, MaxRows: int32(limit),
+			})
+			for _, r := range found {
+				rows = append(rows, chunkRow(r))
+			}
+			return rows, err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read the chunks of document %d: %w", document, err)
+		}
+		if len(chunks) > 0 || last == 0 {
+			return chunks, nil
 		}
 	}
-	return out, nil
+}
+
+// chunkRow is a chunk without a vector, whichever query has read it.
+type chunkRow = db.SpaceUnembeddedRow
+
+// lacking answers what read finds without a vector, after those of it were given one
+// whose text has one elsewhere. last is the id of the last one that was found, 0 when
+// there was none.
+func (s *Store) lacking(ctx context.Context, space knowledge.Space, read func() ([]chunkRow, error)) (chunks []knowledge.Chunk, last int64, err error) {
+	rows, err := read()
+	if err != nil || len(rows) == 0 {
+		return nil, 0, translate(err)
+	}
+	looked := make(map[int64]bool, len(rows))
+	p := db.VectorsReuseParams{SpaceID: space.ID, Model: space.Model, Dimensions: int32(space.Dimensions)}
+	for _, r := range rows {
+		looked[r.ID] = true
+		p.ChunkIds = append(p.ChunkIds, r.ID)
+	}
+	if err := s.queries.VectorsReuse(ctx, p); err != nil {
+		return nil, 0, translate(err)
+	}
+	last = rows[len(rows)-1].ID
+	if rows, err = read(); err != nil {
+		return nil, 0, translate(err)
+	}
+	for _, r := range rows {
+		if !looked[r.ID] {
+			continue // it stands behind those that have one now
+		}
+		chunks = append(chunks, knowledge.Chunk{
+			ID: r.ID, Ordinal: int(r.Ordinal), Headings: r.Headings, Text: r.Text, Page: int(r.Page), Tokens: int(r.Tokens), ContentHash: r.ContentHash,
+		})
+	}
+	return chunks, last, nil
 }
 
 // SaveVectors implements knowledge.IngestStore.

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 
 	"github.com/chainstream/chainstream/db"
 )
@@ -73,11 +74,17 @@ type ingestWorker struct {
 // Work implements river.Worker.
 func (w *ingestWorker) Work(ctx context.Context, job *river.Job[ingestArgs]) error {
 	again, err := w.cfg.Ingest(ctx, job.Args.DocumentID, job.Args.Version)
+	return ended(job.JobRow, again, err, 0, func() error { return w.cfg.GaveUp(ctx, job.Args.DocumentID, job.Args.Version) })
+}
+
+// ended says what becomes of a job after a turn: it goes on after a pause, is tried
+// again later, or was tried too often.
+func ended(job *rivertype.JobRow, again bool, err error, pause time.Duration, gaveUp func() error) error {
 	switch {
 	case again, errors.Is(err, context.Canceled):
-		return river.JobSnooze(0)
+		return river.JobSnooze(pause)
 	case err != nil && job.Attempt >= job.MaxAttempts:
-		return errors.Join(err, w.cfg.GaveUp(ctx, job.Args.DocumentID, job.Args.Version))
+		return errors.Join(err, gaveUp())
 	}
 	return err
 }
@@ -107,13 +114,7 @@ const remodelPause = time.Second
 // Work implements river.Worker.
 func (w *remodelWorker) Work(ctx context.Context, job *river.Job[remodelArgs]) error {
 	again, err := w.cfg.Remodel(ctx, job.Args.RepositoryID, job.Args.SpaceID)
-	switch {
-	case again, errors.Is(err, context.Canceled):
-		return river.JobSnooze(remodelPause)
-	case err != nil && job.Attempt >= job.MaxAttempts:
-		return errors.Join(err, w.cfg.GaveUpRemodel(ctx, job.Args.RepositoryID, job.Args.SpaceID))
-	}
-	return err
+	return ended(job.JobRow, again, err, remodelPause, func() error { return w.cfg.GaveUpRemodel(ctx, job.Args.RepositoryID, job.Args.SpaceID) })
 }
 
 // Jobs makes the worker of the queue; Start sets it to work.

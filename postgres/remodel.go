@@ -49,34 +49,11 @@ func (s *Store) ChangeModel(ctx context.Context, repository int64, model knowled
 
 // Unfilled implements knowledge.ModelStore.
 func (s *Store) Unfilled(ctx context.Context, repository int64, space knowledge.Space, after int64, limit int) (chunks []knowledge.Chunk, last int64, err error) {
-	rows, err := s.queries.SpaceUnembedded(ctx, db.SpaceUnembeddedParams{RepositoryID: repository, AfterID: after, SpaceID: space.ID, MaxRows: int32(limit)})
+	chunks, last, err = s.lacking(ctx, space, func() ([]chunkRow, error) {
+		return s.queries.SpaceUnembedded(ctx, db.SpaceUnembeddedParams{RepositoryID: repository, AfterID: after, SpaceID: space.ID, MaxRows: int32(limit)})
+	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the chunks of repository %d: %w", repository, translate(err))
-	}
-	if len(rows) == 0 {
-		return nil, 0, nil
-	}
-	ids := make([]int64, len(rows))
-	for i, r := range rows {
-		ids[i] = r.ID
-	}
-	if err := s.queries.VectorsReuseFor(ctx, db.VectorsReuseForParams{
-		SpaceID: space.ID, Model: space.Model, Dimensions: int32(space.Dimensions), ChunkIds: ids,
-	}); err != nil {
-		return nil, 0, fmt.Errorf("take over vectors for repository %d: %w", repository, translate(err))
-	}
-	last = ids[len(ids)-1]
-	rows, err = s.queries.SpaceUnembedded(ctx, db.SpaceUnembeddedParams{RepositoryID: repository, AfterID: after, SpaceID: space.ID, MaxRows: int32(limit)})
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the chunks of repository %d: %w", repository, translate(err))
-	}
-	for _, r := range rows {
-		if r.ID > last {
-			break // of the next batch, whose vectors have not been looked for yet
-		}
-		chunks = append(chunks, knowledge.Chunk{
-			ID: r.ID, Ordinal: int(r.Ordinal), Headings: r.Headings, Text: r.Text, Page: int(r.Page), Tokens: int(r.Tokens), ContentHash: r.ContentHash,
-		})
+		return nil, 0, fmt.Errorf("read the chunks of repository %d: %w", repository, err)
 	}
 	return chunks, last, nil
 }

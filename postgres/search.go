@@ -67,6 +67,19 @@ func (s *Store) Chunk(ctx context.Context, id int64) (knowledge.Found, error) {
 	}, nil
 }
 
+// Spaces implements knowledge.SearchStore.
+func (s *Store) Spaces(ctx context.Context, repositories []int64) (map[int64]knowledge.Space, error) {
+	rows, err := s.queries.SpacesInUse(ctx, repositories)
+	if err != nil {
+		return nil, fmt.Errorf("read the spaces of repositories: %w", translate(err))
+	}
+	out := make(map[int64]knowledge.Space, len(rows))
+	for _, r := range rows {
+		out[r.RepositoryID] = knowledge.Space{ID: r.ID, Model: r.Model, Dimensions: int(r.Dimensions)}
+	}
+	return out, nil
+}
+
 // Around implements knowledge.SearchStore.
 func (s *Store) Around(ctx context.Context, places []knowledge.Place, reach int) (map[knowledge.Place]knowledge.Chunk, error) {
 	p := db.ChunkNeighboursParams{Reach: int32(reach)}

@@ -37,6 +37,14 @@ SELECT r.id, r.name, r.description, r.language, r.chunk_tokens, r.chunk_overlap,
  ORDER BY r.id
  LIMIT @max_rows;
 
+-- name: SpacesInUse :many
+-- SpacesInUse answers the spaces that searches of repositories use. It is asked by
+-- every search, so it counts nothing.
+SELECT r.id AS repository_id, s.id, s.model, s.dimensions
+  FROM repositories r
+  JOIN embedding_spaces s ON s.id = r.space_id
+ WHERE r.id = ANY(@repositories::bigint[]);
+
 -- name: RepositoryUpdate :one
 UPDATE repositories SET name = @name, description = @description, updated_at = clock_timestamp() WHERE id = @id RETURNING id;
 
@@ -129,18 +137,6 @@ SELECT knowledge_count_words(@document_id::bigint, @version::integer, @sign::int
 
 -- name: ChunkVersions :many
 SELECT DISTINCT version FROM chunks WHERE document_id = @document_id;
-
--- name: VectorsReuse :exec
--- VectorsReuse takes over the vectors that chunks with the same text have by the
--- same model, in any repository.
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
-  FROM chunks c
-  JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
-  JOIN embedding_spaces s ON s.model = @model::text AND s.dimensions = @dimensions::integer
-  JOIN chunk_vectors v ON v.chunk_id = same.id AND v.space_id = s.id
- WHERE c.document_id = @document_id::bigint AND c.version = @version::integer
-ON CONFLICT (chunk_id, space_id) DO NOTHING;
 
 -- name: ChunksUnembedded :many
 SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
@@ -242,8 +238,9 @@ UPDATE embedding_spaces SET error = @reason::text WHERE id = @id;
 -- name: SpaceGet :one
 SELECT id, repository_id, model, dimensions FROM embedding_spaces WHERE id = @id;
 
--- name: VectorsReuseFor :exec
--- VectorsReuseFor is VectorsReuse for some chunks.
+-- name: VectorsReuse :exec
+-- VectorsReuse gives chunks the vectors that others with the same text have by the same
+-- model, in any repository.
 INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
 SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
   FROM chunks c

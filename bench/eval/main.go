@@ -185,14 +185,14 @@ type library struct {
 // add makes a repository of a corpus.
 func (l *library) add(ctx context.Context, w io.Writer, c corpus) (int64, error) {
 	begin := time.Now()
-	vectors, err := knowledge.Embed(ctx, l.embedding, []string{"word"}, 0, llm.RetryPolicy{})
+	size, err := knowledge.Measure(ctx, l.embedding, 0, llm.RetryPolicy{})
 	if err != nil {
 		return 0, err
 	}
 	store := l.database.Store
 	r, err := store.CreateRepository(ctx, knowledge.Repository{
 		Name: c.name, Language: "english", ChunkTokens: 400, ChunkOverlap: 50, // as the API's defaults are
-		Space: knowledge.Space{Model: l.model, Dimensions: len(vectors[0])},
+		Space: knowledge.Space{Model: l.model, Dimensions: size},
 	})
 	if err != nil {
 		return 0, err

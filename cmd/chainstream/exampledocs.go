@@ -28,34 +28,26 @@ const (
 // are processed in the background.
 func (s *server) seedDocs(ctx context.Context) (int64, error) {
 	model := offline.Name + "/" + offline.SentenceModel
-	if _, err := s.vectors.Embedding(model); err != nil {
+	e, err := s.vectors.Embedding(model)
+	if err != nil {
 		model = offline.Name + "/" + offline.HashModel
+		e, err = s.vectors.Embedding(model)
 	}
-	vectors, err := s.measure(ctx, model)
+	if err != nil {
+		return 0, err
+	}
+	size, err := knowledge.Measure(ctx, e, 0, s.flags.retry())
 	if err != nil {
 		return 0, err
 	}
 	r, err := s.store.CreateRepository(ctx, knowledge.Repository{
 		Name: docsRepository, Description: docsDescription, Language: "english", ChunkTokens: docsChunkTokens, ChunkOverlap: docsChunkOverlap,
-		Space: knowledge.Space{Model: model, Dimensions: vectors},
+		Space: knowledge.Space{Model: model, Dimensions: size},
 	})
 	if err != nil {
 		return 0, err
 	}
 	return r.ID, s.saveDocs(ctx, r.ID, nil)
-}
-
-// measure answers how long the vectors of a model are.
-func (s *server) measure(ctx context.Context, model string) (int, error) {
-	e, err := s.vectors.Embedding(model)
-	if err != nil {
-		return 0, err
-	}
-	vectors, err := knowledge.Embed(ctx, e, []string{"word"}, 0, s.flags.retry())
-	if err != nil {
-		return 0, err
-	}
-	return len(vectors[0]), nil
 }
 
 // saveDocs stores the pages, of those that are there already what has changed. only

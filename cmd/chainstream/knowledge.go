@@ -126,25 +126,34 @@ func (c *knowledgeCreateCommand) Run(ctx context.Context, a *app) error {
 	if c.Dimensions != 0 {
 		fields["dimensions"] = c.Dimensions
 	}
-	body, err := json.Marshal(fields)
-	if err != nil {
+	e, shown, err := c.saveRepository(ctx, a, http.MethodPost, repositoriesPath, fields)
+	if err != nil || shown {
 		return err
-	}
-	var raw json.RawMessage
-	if err := c.call(ctx, client.Request{Method: http.MethodPost, Path: repositoriesPath, Body: body}, &raw); err != nil {
-		return err
-	}
-	if c.JSON {
-		return a.printJSON(raw)
-	}
-	var e repositoryEntry
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return fmt.Errorf("read the repository: %w", err)
 	}
 	if e.EmbeddingModel == offline.Name+"/"+offline.HashModel {
 		a.remark("%s. %s/%s knows English without a key and a network", offline.HashLabel, offline.Name, offline.SentenceModel)
 	}
 	return a.printf("repository %d %s: %s, %d dimensions\n", e.ID, printable(e.Name), printable(e.EmbeddingModel), e.Dimensions)
+}
+
+// saveRepository makes or changes a repository. shown says that the answer was printed
+// already, as JSON.
+func (f clientFlags) saveRepository(ctx context.Context, a *app, method, path string, fields map[string]any) (e repositoryEntry, shown bool, err error) {
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return e, false, err
+	}
+	var raw json.RawMessage
+	if err := f.call(ctx, client.Request{Method: method, Path: path, Body: body}, &raw); err != nil {
+		return e, false, err
+	}
+	if f.JSON {
+		return e, true, a.printJSON(raw)
+	}
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return e, false, fmt.Errorf("read the repository: %w", err)
+	}
+	return e, false, nil
 }
 
 type knowledgeAddCommand struct {
@@ -464,20 +473,9 @@ func (c *knowledgeModelCommand) Run(ctx context.Context, a *app) error {
 	if c.Dimensions != 0 {
 		fields["dimensions"] = c.Dimensions
 	}
-	body, err := json.Marshal(fields)
-	if err != nil {
+	e, shown, err := c.saveRepository(ctx, a, http.MethodPut, path, fields)
+	if err != nil || shown {
 		return err
-	}
-	var raw json.RawMessage
-	if err := c.call(ctx, client.Request{Method: http.MethodPut, Path: path, Body: body}, &raw); err != nil {
-		return err
-	}
-	if c.JSON {
-		return a.printJSON(raw)
-	}
-	var e repositoryEntry
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return fmt.Errorf("read the repository: %w", err)
 	}
 	return a.printf("repository %d %s: %s\n", e.ID, printable(e.Name), printable(e.models()))
 }
