@@ -2,12 +2,13 @@
 
 /** An answer that was not a success, or no answer at all (status 0). */
 export class Problem extends Error {
-  /** @param {{status: number, code?: string, detail: string, errors?: {pointer: string, detail: string}[]}} fields */
-  constructor({ status, code = '', detail, errors = [] }) {
+  /** @param {{status: number, code?: string, title?: string, detail: string, errors?: {pointer: string, detail: string}[]}} fields */
+  constructor({ status, code = '', title = '', detail, errors = [] }) {
     super(detail);
     this.name = 'Problem';
     this.status = status;
     this.code = code;
+    this.title = title;
     this.errors = errors;
   }
 }
@@ -70,6 +71,92 @@ export const probeEvents = (id, seq, signal) => call(`${eventsPath(id)}?after=${
 /** The whole log of an execution in the given media type. */
 export const downloadEvents = async (id, accept) => (await send(eventsPath(id), { headers: { Accept: accept } })).blob();
 
+/** The models that can be named: {items, embeddings, providers}. */
+export const listModels = (signal) => call('/api/v1/models', { signal });
+
+/** Repositories, oldest first: {items, nextCursor}. */
+export function listRepositories({ cursor, signal } = {}) {
+  const query = new URLSearchParams({ limit: 50 });
+  if (cursor) query.set('cursor', cursor);
+  return call(`/api/v1/repositories?${query}`, { signal });
+}
+
+const repositoryPath = (id) => `/api/v1/repositories/${encodeURIComponent(id)}`;
+const documentPath = (repository, id) => `${repositoryPath(repository)}/documents/${encodeURIComponent(id)}`;
+
+/** A repository as it is now. */
+export const loadRepository = (id, signal) => call(repositoryPath(id), { signal });
+
+/** Makes a repository. The server calls its embedding model once. */
+export const createRepository = (repository) => call('/api/v1/repositories', { method: 'POST', body: repository });
+
+/** Changes name, description and, in the background, the embedding model. */
+export const updateRepository = (id, fields) => call(repositoryPath(id), { method: 'PUT', body: fields });
+
+/** Deletes a repository with all its documents. */
+export const deleteRepository = (id) => call(repositoryPath(id), { method: 'DELETE' });
+
+/** Documents of a repository, oldest first: {items, nextCursor}. */
+export function listDocuments(repository, { status, cursor, signal } = {}) {
+  const query = new URLSearchParams({ limit: 100 });
+  if (status) query.set('status', status);
+  if (cursor) query.set('cursor', cursor);
+  return call(`${repositoryPath(repository)}/documents?${query}`, { signal });
+}
+
+/** A document as it is now. */
+export const loadDocument = (repository, id, signal) => call(documentPath(repository, id), { signal });
+
+/** Adds a text ({name, text}) or what is at an address ({url, name}). */
+export const addDocument = (repository, body) => call(`${repositoryPath(repository)}/documents`, { method: 'POST', body });
+
+/** Deletes a document with its passages. */
+export const deleteDocument = (repository, id) => call(documentPath(repository, id), { method: 'DELETE' });
+
+/** The stream of the states of a document. */
+export const documentEventsPath = (repository, id) => `${documentPath(repository, id)}/events`;
+
+/**
+ * Sends a file under its own name. sent is called with the share that is on its
+ * way, from 0 to 1. Answers the document and whether the server had it already.
+ */
+export function uploadFile(repository, file, { sent, signal }) {
+  const form = new FormData();
+  form.set('name', file.name);
+  form.set('file', file);
+  return new Promise((resolve, reject) => {
+    // fetch does not tell how far an upload is.
+    const request = new XMLHttpRequest();
+    const unreachable = () => reject(new Problem({ status: 0, code: 'unreachable', detail: 'The server ended the connection while the file was sent.' }));
+    request.open('POST', `${repositoryPath(repository)}/documents`);
+    request.setRequestHeader('Accept', 'application/json');
+    request.upload.addEventListener('progress', ({ loaded, total }) => sent(total > 0 ? loaded / total : 0));
+    request.addEventListener('error', unreachable);
+    request.addEventListener('abort', () => reject(new DOMException('The page was left.', 'AbortError')));
+    request.addEventListener('load', () => {
+      if (request.status >= 400) reject(new Problem(readProblem(request.status, request.responseText)));
+      else resolve({ document: JSON.parse(request.responseText), unchanged: request.status === 200 });
+    });
+    signal.addEventListener('abort', () => request.abort(), { once: true });
+    request.send(form);
+  });
+}
+
+/** Searches repositories: {results, left, explanation, …}. */
+export const searchRepositories = (body, signal) => call('/api/v1/repositories/search', { method: 'POST', body, signal });
+
+/** The first pages of a list as one, at most as many as most: {items, nextCursor}. */
+export async function firstPages(load, most) {
+  const items = [];
+  let cursor = null;
+  for (let n = 0; n < most && (n === 0 || cursor); n++) {
+    const page = await load(cursor);
+    items.push(...page.items);
+    cursor = page.nextCursor;
+  }
+  return { items, nextCursor: cursor };
+}
+
 /** Milliseconds by which the server's clock is ahead of this one, as far as answers have shown. */
 export function clockSkew() {
   return skew;
@@ -113,16 +200,21 @@ async function send(path, { method = 'GET', body, headers = {}, signal } = {}) {
 }
 
 async function problemOf(response) {
+  return readProblem(response.status, await response.text().catch(() => ''));
+}
+
+function readProblem(status, text) {
   let body = {};
   try {
-    body = await response.json();
+    body = JSON.parse(text) ?? {};
   } catch {
     // Not every intermediary speaks problem+json; the status has to do.
   }
   return {
-    status: response.status,
+    status,
     code: body.code,
-    detail: body.detail || body.title || `The server answered ${response.status}.`,
+    title: body.title,
+    detail: body.detail || body.title || `The server answered ${status}.`,
     errors: Array.isArray(body.errors) ? body.errors : [],
   };
 }

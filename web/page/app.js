@@ -4,6 +4,8 @@ import { errorPanel, h, refreshTimes } from './dom.js';
 import { chainPage, chainsPage } from './chains.js';
 import { executionPage } from './execution.js';
 import { executionsPage, isActive } from './executions.js';
+import { knowledgePage } from './knowledge.js';
+import { repositoryPage } from './repository.js';
 
 const POLL_BUSY = 2000;
 const POLL_IDLE = 10_000;
@@ -17,6 +19,7 @@ const help = document.getElementById('help');
 class View {
   #aborter = new AbortController();
   #leave = [];
+  #wake = () => {};
   main = main;
   signal = this.#aborter.signal;
   /** Keys of this page: key name → function. */
@@ -42,13 +45,14 @@ class View {
     return (error) => {
       if (this.signal.aborted) return;
       const retry = h('button', { class: 'button', type: 'button', on: { click: route } }, 'Try again');
-      const back = h('a', { class: 'button', href: '#/chains' }, 'All chains');
+      const [home, word] = main.dataset.page === 'knowledge' ? ['#/knowledge', 'All repositories'] : ['#/chains', 'All chains'];
+      const back = h('a', { class: 'button', href: home }, word);
       node.replaceChildren(errorPanel(error, error.status === 404 ? back : retry));
     };
   }
 
   /**
-   * Calls load, which returns executions, now and then again: often while one
+   * Calls load, which returns what has a status, now and then again: often while one
    * of them is active, seldom otherwise, never while the page is hidden.
    */
   async poll(load) {
@@ -65,13 +69,19 @@ class View {
     }
   }
 
+  /** Makes poll load at once. */
+  hurry() {
+    this.#wake();
+  }
+
   #pause(ms) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
-      this.signal.addEventListener('abort', () => {
+      this.#wake = () => {
         clearTimeout(timer);
         resolve();
-      }, { once: true });
+      };
+      this.signal.addEventListener('abort', this.#wake, { once: true });
     });
   }
 
@@ -102,6 +112,8 @@ function route() {
   else if (parts[0] === 'chains' && parts.length === 2) chainPage(view, parts[1], query);
   else if (parts[0] === 'executions' && parts.length === 1) executionsPage(view, query);
   else if (parts[0] === 'executions' && parts.length === 2) executionPage(view, parts[1], query);
+  else if (parts[0] === 'knowledge' && parts.length === 1) knowledgePage(view);
+  else if (parts[0] === 'knowledge' && parts.length === 2) repositoryPage(view, parts[1], query);
   else notFound();
   if (shown && shown !== hash) {
     scrollTo(0, 0);

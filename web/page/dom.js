@@ -49,6 +49,9 @@ const PATHS = {
   chains: 'M2.5 3h4v4h-4zM9.5 9h4v4h-4zM6.5 5h5v4',
   runs: 'M4 2.5l9 5.5-9 5.5z',
   chevron: 'M4 6l4 4 4-4',
+  plus: 'M8 3v10M3 8h10',
+  trash: 'M3 4.5h10M6.5 4.5v-2h3v2M4.5 4.5l.5 9h6l.5-9',
+  close: 'M4 4l8 8M12 4l-8 8',
 };
 
 /** A 16 px line icon, hidden from assistive technology. */
@@ -64,7 +67,7 @@ export function icon(name) {
   return svg;
 }
 
-/** The words for every state of an execution or a prompt. */
+/** The words for every state of an execution, a prompt or a document. */
 const STATE_WORDS = {
   queued: 'queued',
   running: 'running',
@@ -74,6 +77,10 @@ const STATE_WORDS = {
   failed: 'failed',
   cancelled: 'cancelled',
   skipped: 'not run',
+  processing: 'processing',
+  ready: 'ready',
+  sending: 'sending',
+  refused: 'refused',
 };
 
 /** A state as dot and word; update it with setStatus. */

@@ -136,5 +136,5 @@ export function chainName(execution) {
 /** The address of a chain's page: by its name, unless that would be read as an id. */
 export const chainAddress = (id, name) => `#/chains/${encodeURIComponent(/^\d+$/.test(name) ? id : name)}`;
 
-/** Reports whether an execution in this state will change by itself. */
-export const isActive = (state) => state === 'queued' || state === 'running' || state === 'waiting';
+/** Reports whether an execution or a document in this state will change by itself. */
+export const isActive = (state) => state === 'queued' || state === 'running' || state === 'waiting' || state === 'processing';

@@ -1,4 +1,4 @@
-// A form made from the inputs of a chain.
+// A form made from a list of inputs, such as those of a chain.
 //
 // The server alone decides what is valid; the form shows its problems at the
 // fields they point to. It checks by itself only what cannot be sent at all.
@@ -7,16 +7,17 @@ import { copyButton, h } from './dom.js';
 import { count } from './format.js';
 
 /**
- * Builds the fields of a chain's inputs. values, by input name, go before the
- * defaults. The result has:
+ * Builds the fields of inputs. values, by input name, go before the defaults.
+ * root is where the server's problems point to them, prefix begins the ids of
+ * the controls. The result has:
  * - fields: the nodes, in the order of the chain
  * - read(): the values to send, or null after a problem was shown
  * - showProblems(errors): shows [{pointer, detail}] at the fields, moves the
  *   focus to the first, and returns those that belong to no field
  * - clear(): removes all problems
  */
-export function inputForm(inputs, values = {}) {
-  const fields = inputList(inputs).map((input) => field(input, values[input.name] ?? input.default));
+export function inputForm(inputs, values = {}, { root = '/inputs', prefix = 'input' } = {}) {
+  const fields = inputList(inputs).map((input) => field(input, values[input.name] ?? input.default, prefix));
   const byName = new Map(fields.map((f) => [f.input.name, f]));
 
   function clear() {
@@ -28,12 +29,15 @@ export function inputForm(inputs, values = {}) {
     const texts = new Map();
     const others = [];
     for (const { pointer, detail } of errors) {
-      const name = inputOf(pointer);
+      const name = inputOf(pointer, root);
       if (byName.has(name)) texts.set(name, [...(texts.get(name) ?? []), detail]);
       else others.push({ pointer, detail });
     }
     for (const [name, details] of texts) byName.get(name).problem(details.join('. '));
-    fields.find((f) => texts.has(f.input.name))?.focus();
+    const first = fields.find((f) => texts.has(f.input.name));
+    const closed = first?.node.closest('details');
+    if (closed) closed.open = true;
+    first?.focus();
     return others;
   }
 
@@ -46,7 +50,7 @@ export function inputForm(inputs, values = {}) {
         const value = f.read();
         if (value !== undefined) result[f.input.name] = value;
       } catch (error) {
-        errors.push({ pointer: `/inputs/${f.input.name}`, detail: error.message });
+        errors.push({ pointer: `${root}/${f.input.name}`, detail: error.message });
       }
     }
     if (errors.length === 0) return result;
@@ -63,16 +67,17 @@ export function inputList(inputs) {
   return Object.entries(inputs ?? {}).map(([name, input]) => ({ ...input, name }));
 }
 
-/** The input that a JSON pointer such as /inputs/topic/0 names, else ''. */
-export function inputOf(pointer) {
-  const [root, collection, name] = String(pointer ?? '').split('/');
-  if (root !== '' || collection !== 'inputs' || name == null) return '';
+/** The input below root that a JSON pointer such as /inputs/topic/0 names, else ''. */
+export function inputOf(pointer, root = '/inputs') {
+  const text = String(pointer ?? '');
+  if (!text.startsWith(`${root}/`)) return '';
+  const [name] = text.slice(root.length + 1).split('/');
   return name.replaceAll('~1', '/').replaceAll('~0', '~');
 }
 
 const optionsOf = (input) =>
   (input.options ?? []).map((option) =>
-    typeof option === 'object' && option !== null ? { value: option.value, label: option.label ?? option.value } : { value: option, label: String(option) },
+    typeof option === 'object' && option !== null ? { ...option, label: option.label ?? option.value } : { value: option, label: String(option) },
   );
 
 const CONTROLS = {
@@ -86,8 +91,8 @@ const CONTROLS = {
   file: fileControl,
 };
 
-function field(input, value) {
-  const id = `input-${input.name}`;
+function field(input, value, prefix) {
+  const id = `${prefix}-${input.name}`;
   const control = (CONTROLS[input.type] ?? CONTROLS.long_text)(input, id, value);
   const label = input.label || input.name;
   const hintText = [input.description, control.hint].filter(Boolean).join(' · ');
@@ -168,11 +173,16 @@ function booleanControl(input, id, value) {
 function selectControl(input, id, value) {
   const options = optionsOf(input);
   const chosen = options.findIndex((option) => option.value === value);
+  const groups = new Map([['', []]]);
+  options.forEach((option, index) => {
+    const { group = '' } = option;
+    groups.set(group, [...(groups.get(group) ?? []), h('option', { value: index }, option.label)]);
+  });
   const node = h(
     'select',
     { class: 'narrow' },
-    chosen === -1 || !input.required ? h('option', { value: '' }, '–') : null,
-    options.map((option, index) => h('option', { value: index }, option.label)),
+    chosen === -1 || !input.required ? h('option', { value: '' }, input.none ?? '–') : null,
+    [...groups].map(([label, nodes]) => (label ? h('optgroup', { label }, nodes) : nodes)),
   );
   node.value = chosen === -1 ? '' : String(chosen);
   return { node, read: () => (node.value === '' ? undefined : options[Number(node.value)].value) };

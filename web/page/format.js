@@ -24,6 +24,16 @@ export function duration(ms, coarse = false) {
   return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} min`;
 }
 
+/** A number of bytes: "840 B", "12 KB", "3.4 MB", in powers of 1024 as file managers count. */
+export function bytes(n) {
+  if (n == null || !Number.isFinite(n)) return '–';
+  if (n < 1024) return `${n} B`;
+  const units = ['KB', 'MB', 'GB', 'TB'];
+  let unit = -1;
+  for (; unit < units.length - 1 && (unit < 0 || n >= 1023.5); unit++) n /= 1024;
+  return `${n < 9.95 && unit > 0 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
+}
+
 /** A moment relative to now (both in ms): "just now", "4 min ago", "2 d ago". */
 export function relative(then, now) {
   const seconds = Math.round((now - then) / 1000);

@@ -1,0 +1,451 @@
+// The documents of a repository: how they come in, what becomes of them, live.
+
+import * as api from './api.js';
+import { confirmDialog, formDialog } from './dialogs.js';
+import { announce, h, icon, setAttribute, setStatus, setText, skeleton, status, time } from './dom.js';
+import { bytes, count } from './format.js';
+import { Watcher } from './watcher.js';
+
+const STATES = ['processing', 'ready', 'failed'];
+
+/**
+ * The list of the documents of one repository. changed() is called when there may
+ * be other counts of the repository than before.
+ */
+export class DocumentList {
+  #view;
+  #repository;
+  #changed;
+  #rows = new Map(); // by id of the document
+  #added = []; // rows of this visit, newest first: they stand above the others
+  #pages = 1;
+  #status = '';
+  #sending = Promise.resolve();
+  #body = h('tbody');
+  #scroll;
+  #table;
+  #empty;
+  #more = h('div', { class: 'pages' });
+  #filter;
+  #picker;
+  #watcher;
+  #loaded = false;
+
+  constructor(view, repository, changed) {
+    this.#view = view;
+    this.#repository = repository;
+    this.#changed = changed;
+    this.#watcher = new Watcher((id, lost) => this.#stream(id, lost));
+    view.onLeave(() => this.#watcher.close());
+
+    this.#picker = h('input', { type: 'file', multiple: true, hidden: true, 'aria-label': 'Files', data: { testid: 'file-picker' } });
+    this.#picker.addEventListener('change', () => {
+      this.addFiles([...this.#picker.files]);
+      this.#picker.value = '';
+    });
+    this.#filter = h(
+      'select',
+      { class: 'small-select', 'aria-label': 'Status of documents', data: { testid: 'status-filter' } },
+      h('option', { value: '' }, 'all'),
+      STATES.map((state) => h('option', { value: state }, state)),
+    );
+    this.#filter.addEventListener('change', () => {
+      this.#status = this.#filter.value;
+      this.#pages = 1;
+      this.reload().catch(view.failed(this.#more));
+    });
+    this.#table = h(
+      'table',
+      { class: 'rows documents-table', hidden: true },
+      h('thead', null, h('tr', null, COLUMNS.map(([word, style, hidden]) => h('th', { scope: 'col', class: style }, hidden ? h('span', { class: 'visually-hidden' }, word) : word)))),
+      this.#body,
+    );
+    this.#empty = this.#noDocuments();
+    this.#scroll = h('div', { class: 'pane-scroll', tabindex: '0', 'aria-label': 'Documents' }, h('div', { class: 'pane-pad', data: { placeholder: '' } }, skeleton(6)), this.#table, this.#empty, this.#more);
+    this.node = h(
+      'section',
+      { class: 'pane documents', 'aria-label': 'Documents', data: { testid: 'documents' } },
+      h(
+        'div',
+        { class: 'pane-head' },
+        h('div', { class: 'text-title' }, h('h2', null, 'Documents'), this.#filter),
+        h('div', { class: 'actions' }, this.#addButton(), h('button', { class: 'button small', type: 'button', data: { testid: 'add-text' }, on: { click: () => this.#addText() } }, 'Text'), h('button', { class: 'button small', type: 'button', data: { testid: 'add-address' }, on: { click: () => this.#addAddress() } }, 'Address'), this.#picker),
+      ),
+      this.#scroll,
+      h('p', { class: 'drop-hint', 'aria-hidden': 'true' }, 'Drop files to add them'),
+    );
+    this.#acceptDrops();
+  }
+
+  /** Reports whether a document is being processed that no stream watches. */
+  get waiting() {
+    return this.#watcher.waiting.length > 0;
+  }
+
+  /** Brings the list up to date with the server. */
+  async reload() {
+    const { signal } = this.#view;
+    const wanted = this.#status;
+    const before = [...this.#rows]; // what arrives meanwhile is not in the answer
+    const { items, nextCursor } = await api.firstPages((cursor) => api.listDocuments(this.#repository, { status: wanted, cursor, signal }), this.#pages);
+    if (signal.aborted || wanted !== this.#status) return;
+    const listed = new Set(items.map(({ id }) => id));
+    const partial = Boolean(nextCursor || wanted);
+    for (const item of items) this.#put(item);
+    for (const [id, row] of before) if (!listed.has(id) && !(partial && this.#added.includes(row))) this.#remove(id);
+    if (nextCursor && !wanted) await this.#reloadAdded(listed);
+    this.#order(items);
+    this.#more.replaceChildren(...(nextCursor ? [this.#moreButton()] : []));
+    this.#loaded = true;
+    this.#settle();
+  }
+
+  // What was added in this visit may stand behind the pages that are shown.
+  async #reloadAdded(listed) {
+    const beyond = this.#added.filter((row) => row.document && row.document.status === 'processing' && !listed.has(row.document.id));
+    await Promise.all(
+      beyond.slice(0, 10).map(async ({ document: { id } }) => {
+        try {
+          this.#put(await api.loadDocument(this.#repository, id, this.#view.signal));
+        } catch (error) {
+          if (error.status === 404) this.#remove(id);
+        }
+      }),
+    );
+  }
+
+  #order(items) {
+    const rows = [...this.#added, ...items.map(({ id }) => this.#rows.get(id)).filter((row) => !this.#added.includes(row))];
+    rows.forEach((row, index) => {
+      if (this.#body.children[index] !== row.node) this.#body.insertBefore(row.node, this.#body.children[index] ?? null);
+    });
+  }
+
+  #put(item) {
+    let row = this.#rows.get(item.id);
+    if (!row) {
+      row = this.#newRow();
+      this.#rows.set(item.id, row);
+      this.#body.append(row.node);
+    }
+    row.show(item);
+    return row;
+  }
+
+  #newRow() {
+    return new Row((row) => (row.document ? this.#delete(row.document) : this.#dismiss(row)));
+  }
+
+  #remove(id) {
+    const row = this.#rows.get(id);
+    if (!row) return;
+    this.#rows.delete(id);
+    this.#dismiss(row);
+  }
+
+  #dismiss(row) {
+    this.#added = this.#added.filter((other) => other !== row);
+    row.node.remove();
+    this.#settle();
+  }
+
+  // What follows from the rows: the streams, and whether there is a table at all.
+  #settle() {
+    const processing = [...this.#rows.values()].filter(({ document }) => document.status === 'processing').map(({ document }) => document.id);
+    const added = new Set(this.#added.map((row) => row.document?.id));
+    this.#watcher.want([...processing.filter((id) => added.has(id)), ...processing.filter((id) => !added.has(id))]);
+    if (!this.#loaded) return;
+    this.#scroll.querySelector('[data-placeholder]')?.remove();
+    const none = this.#body.childElementCount === 0;
+    this.#table.hidden = none;
+    this.#empty.hidden = !none;
+    setText(this.#empty.querySelector('.empty-title'), this.#status ? `No document is ${this.#status}` : 'No documents yet');
+  }
+
+  #stream(id, lost) {
+    const source = new EventSource(api.documentEventsPath(this.#repository, id));
+    source.addEventListener('document', ({ data }) => {
+      const item = JSON.parse(data);
+      this.#put(item);
+      if (item.status === 'processing') return;
+      announce(`${item.name} is ${item.status}`);
+      this.#settle();
+      this.#changed();
+    });
+    source.addEventListener('error', () => {
+      if (source.readyState === EventSource.CLOSED) lost();
+    });
+    return () => source.close();
+  }
+
+  /** Sends files one after another, each in a row of its own. */
+  addFiles(files) {
+    const rows = files.map((file) => {
+      const row = this.#newRow();
+      row.showFile(file);
+      return row;
+    });
+    this.#added.unshift(...rows);
+    this.#body.prepend(...rows.map(({ node }) => node));
+    this.#loaded = true;
+    this.#settle();
+    for (const [index, row] of rows.entries()) this.#sending = this.#sending.then(() => this.#send(files[index], row));
+  }
+
+  async #send(file, row) {
+    const { signal } = this.#view;
+    if (signal.aborted || !row.node.isConnected) return;
+    try {
+      const { document, unchanged } = await api.uploadFile(this.#repository, file, { signal, sent: (part) => row.sending(part) });
+      this.#arrived(document, unchanged, row);
+    } catch (error) {
+      if (error.name === 'AbortError') return;
+      row.refuse(sentence(error));
+      announce(`${file.name}: ${sentence(error)}`);
+    }
+  }
+
+  // The row of a file, or a new one, becomes that of its document.
+  #arrived(document, unchanged, row = this.#newRow()) {
+    const before = this.#rows.get(document.id);
+    if (before && before !== row) {
+      this.#added = this.#added.filter((other) => other !== before);
+      before.node.remove();
+    }
+    this.#rows.set(document.id, row);
+    if (!this.#added.includes(row)) this.#added.unshift(row);
+    if (!row.node.isConnected) this.#body.prepend(row.node);
+    row.show(document);
+    row.note(unchanged ? 'The same file was here already.' : '');
+    this.#loaded = true;
+    this.#settle();
+    this.#changed();
+  }
+
+  async #addText() {
+    const added = await formDialog(this.#view, {
+      title: 'Add a text',
+      testid: 'text-form',
+      inputs: [
+        { name: 'name', type: 'short_text', label: 'Name', required: true, placeholder: 'notes.md', description: 'A document of the same name gets a new version.' },
+        { name: 'text', type: 'long_text', label: 'Text', required: true },
+      ],
+      submit: 'Add',
+      send: (values) => api.addDocument(this.#repository, values),
+    });
+    if (added) this.#arrived(added);
+  }
+
+  async #addAddress() {
+    const added = await formDialog(this.#view, {
+      title: 'Add from an address',
+      lead: 'The server fetches it: a page, a PDF or a text.',
+      testid: 'address-form',
+      inputs: [
+        { name: 'url', type: 'short_text', label: 'Address', required: true, placeholder: 'https://' },
+        { name: 'name', type: 'short_text', label: 'Name', placeholder: 'the address' },
+      ],
+      submit: 'Add',
+      send: (values) => api.addDocument(this.#repository, values),
+    });
+    if (added) this.#arrived(added);
+  }
+
+  async #delete(document) {
+    const yes = await confirmDialog(this.#view, {
+      title: 'Delete this document?',
+      text: `${document.name}: its passages are found no more.`,
+      no: 'Keep it',
+      yes: 'Delete document',
+    });
+    if (!yes) return;
+    try {
+      await api.deleteDocument(this.#repository, document.id);
+    } catch (error) {
+      if (error.status !== 404) {
+        this.#rows.get(document.id)?.note(sentence(error));
+        return;
+      }
+    }
+    this.#remove(document.id);
+    announce(`${document.name} is deleted`);
+    this.#changed();
+  }
+
+  #moreButton() {
+    const button = h('button', { class: 'button', type: 'button', data: { testid: 'more-documents' } }, 'More documents');
+    button.addEventListener('click', () => {
+      button.disabled = true;
+      this.#pages++;
+      this.reload().catch(this.#view.failed(this.#more));
+    });
+    return button;
+  }
+
+  #addButton(style = 'button small primary', word = 'Files') {
+    return h('button', { class: style, type: 'button', data: { testid: 'add-files' }, on: { click: () => this.#picker.click() } }, icon('plus'), word);
+  }
+
+  #noDocuments() {
+    return h(
+      'div',
+      { class: 'pane-pad', hidden: true, data: { testid: 'no-documents' } },
+      h(
+        'div',
+        { class: 'empty' },
+        h('p', { class: 'empty-title' }, 'No documents yet'),
+        h('p', null, 'Drop files here: text, Markdown, HTML, PDF, DOCX, CSV, JSON.'),
+        h('div', { class: 'actions' }, this.#addButton('button primary', 'Add files')),
+      ),
+    );
+  }
+
+  // Files may be dropped anywhere on the page; elsewhere the browser would open them.
+  #acceptDrops() {
+    const { signal, main } = this.#view;
+    let depth = 0;
+    const files = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
+    const mark = (by) => {
+      depth = by === 0 ? 0 : Math.max(0, depth + by);
+      setAttribute(this.node, 'data-dropping', depth > 0 ? 'true' : null);
+    };
+    main.addEventListener('dragenter', (event) => files(event) && mark(1), { signal });
+    main.addEventListener('dragleave', (event) => files(event) && mark(-1), { signal });
+    main.addEventListener('dragover', (event) => files(event) && event.preventDefault(), { signal });
+    main.addEventListener(
+      'drop',
+      (event) => {
+        if (!files(event)) return;
+        event.preventDefault();
+        mark(0);
+        const folders = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
+        this.addFiles([...event.dataTransfer.files].filter((file, index) => !folders[index]));
+        if (folders.includes(true)) announce('Folders are added by the command line: chainstream knowledge add');
+      },
+      { signal },
+    );
+  }
+}
+
+const COLUMNS = [
+  ['Name', ''],
+  ['Status', ''],
+  ['Version', 'number optional'],
+  ['Passages', 'number optional'],
+  ['Size', 'number optional'],
+  ['Changed', 'number optional-narrow'],
+  ['Delete', '', true],
+];
+
+/** A problem in a sentence: its detail, and what it says about the fields. */
+function sentence(error) {
+  const details = (error.errors ?? []).map(({ pointer, detail }) => `${pointer.slice(1)} ${detail}`);
+  return [error.message, details.join('; ')].filter(Boolean).join(' ');
+}
+
+// The row of a document, or of a file that is to become one.
+class Row {
+  document = null;
+  #name = h('span', { class: 'document-name' });
+  #note = h('span', { class: 'row-note' });
+  #error = h('span', { class: 'row-error document-error', data: { testid: 'document-error' } });
+  #status = status('processing', { data: { testid: 'document-status' } });
+  #percent = h('span', { class: 'document-percent' });
+  #bar = h('div', { class: 'row-bar', role: 'progressbar', 'aria-valuemin': 0, 'aria-valuemax': 100, hidden: true }, h('div', { class: 'row-bar-fill' }));
+  #version = h('td', { class: 'number optional' });
+  #passages = h('td', { class: 'number optional' });
+  #size = h('td', { class: 'number optional' });
+  #changed = h('td', { class: 'number optional-narrow' });
+  #changedAt = '';
+  #button;
+
+  constructor(remove) {
+    this.#button = h('button', { class: 'icon-button row-button', type: 'button', data: { testid: 'delete-document' }, on: { click: () => remove(this) } }, icon('trash'));
+    this.node = h(
+      'tr',
+      { data: { testid: 'document-row' } },
+      h('td', { class: 'wide' }, this.#name, this.#note, this.#error, this.#bar),
+      h('td', null, this.#status, this.#percent),
+      this.#version,
+      this.#passages,
+      this.#size,
+      this.#changed,
+      h('td', { class: 'row-action' }, this.#button),
+    );
+  }
+
+  show(item) {
+    // The list may have been read before what a stream has told since.
+    if (this.document?.id === item.id && Date.parse(item.updatedAt) < Date.parse(this.document.updatedAt)) return;
+    this.document = item;
+    const { name, status: state, version, uploadedVersion, progress, error } = item;
+    this.#shared(name, state, item.bytes);
+    this.node.dataset.document = item.id;
+    this.#progress(state === 'processing' ? progress : null);
+    const behind = uploadedVersion > version && version > 0;
+    setText(this.#version, behind ? `${version} → ${uploadedVersion}` : String(uploadedVersion));
+    setAttribute(this.#version, 'title', behind ? `Version ${version} is found until version ${uploadedVersion} is ready` : null);
+    setText(this.#passages, item.chunks > 0 ? count(item.chunks) : '–');
+    setAttribute(this.#passages, 'title', item.tokens > 0 ? `${count(item.tokens)} tokens` : null);
+    if (state === 'failed') this.#complain(behind ? `Version ${uploadedVersion}: ${error} Version ${version} is still found.` : error);
+    else this.#complain('');
+    if (this.#changedAt !== item.updatedAt) this.#changed.replaceChildren(time(item.updatedAt));
+    this.#changedAt = item.updatedAt;
+  }
+
+  /** Shows a file that waits to be sent. */
+  showFile(file) {
+    this.#shared(file.name, 'queued', file.size);
+    for (const cell of [this.#version, this.#passages, this.#changed]) setText(cell, '–');
+    this.#progress(null);
+  }
+
+  sending(part) {
+    if (this.document) return;
+    this.#setState('sending');
+    this.#progress(Math.round(100 * part));
+  }
+
+  /** Shows why the server does not take a file. */
+  refuse(text) {
+    this.#setState('refused');
+    this.#progress(null);
+    this.#complain(text);
+    this.#button.setAttribute('aria-label', `Forget ${this.#name.textContent}`);
+    this.#button.replaceChildren(icon('close'));
+  }
+
+  note(text) {
+    setText(this.#note, text);
+  }
+
+  #shared(name, state, size) {
+    setText(this.#name, name);
+    setAttribute(this.#name, 'title', name);
+    setText(this.#size, bytes(size));
+    setAttribute(this.#size, 'title', `${count(size)} bytes`);
+    setAttribute(this.#button, 'aria-label', `Delete ${name}`);
+    setAttribute(this.#button, 'title', 'Delete');
+    this.#setState(state);
+  }
+
+  #setState(state) {
+    setStatus(this.#status, state);
+    this.node.dataset.state = state;
+  }
+
+  #progress(percent) {
+    this.#bar.hidden = percent == null;
+    setText(this.#percent, percent == null ? '' : ` ${percent} %`);
+    if (percent == null) return;
+    setAttribute(this.#bar, 'aria-valuenow', percent);
+    setAttribute(this.#bar, 'aria-label', this.#name.textContent);
+    // The page allows no style in markup; a property of the node is none.
+    this.#bar.firstChild.style.setProperty('transform', `scaleX(${percent / 100})`);
+  }
+
+  #complain(text) {
+    setText(this.#error, text);
+    setAttribute(this.#error, 'title', text || null);
+  }
+}
