@@ -99,7 +99,8 @@ function field(input, value, prefix) {
   const hint = hintText ? h('p', { class: 'hint', id: `${id}-hint` }, hintText) : null;
   const problem = h('p', { class: 'problem', id: `${id}-problem`, data: { testid: 'field-problem', input: input.name } });
   const described = `${hint ? `${id}-hint ` : ''}${id}-problem`;
-  const mark = input.required ? h('span', { class: 'required' }, 'required') : null;
+  // A list in which something is chosen cannot be left empty.
+  const mark = input.required && !(input.type === 'select' && value != null) ? h('span', { class: 'required' }, 'required') : null;
 
   if (!control.group) {
     control.node.id = id;

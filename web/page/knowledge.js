@@ -117,11 +117,11 @@ async function newRepository(view) {
   const inputs = [
     { name: 'name', type: 'short_text', label: 'Name', required: true },
     { name: 'embeddingModel', type: 'select', label: 'Embedding model', none: 'The default of the server', options: modelOptions(models), description: 'It turns passages and queries into vectors. It can be changed later.' },
-    { name: 'language', type: 'select', label: 'Language', required: true, default: 'english', options: LANGUAGES, description: 'Words are brought to their stems in it; "simple" leaves them as they are.', more: true },
-    { name: 'chunkTokens', type: 'number', label: 'Tokens of a passage', placeholder: '400', min: 16, max: 2048, more: true },
-    { name: 'chunkOverlap', type: 'number', label: 'Tokens that the next one repeats', placeholder: '50', min: 0, description: 'at most half of a passage', more: true },
-    { name: 'dimensions', type: 'number', label: 'Length of vectors', placeholder: 'of the model', description: 'Shorter ones take less room, where the model can make them.', more: true },
     { name: 'description', type: 'short_text', label: 'Description', more: true },
+    { name: 'language', type: 'select', label: 'Language', required: true, default: 'english', options: LANGUAGES, description: 'simple: without stems', more: true },
+    { name: 'dimensions', type: 'number', label: 'Length of vectors', placeholder: 'of the model', description: 'if it can shorten them', more: true },
+    { name: 'chunkTokens', type: 'number', label: 'Tokens of a passage', placeholder: '400', min: 16, max: 2048, more: true },
+    { name: 'chunkOverlap', type: 'number', label: 'Tokens repeated', placeholder: '50', description: 'at most half of a passage', more: true },
   ];
   const made = await formDialog(view, {
     title: 'New repository',

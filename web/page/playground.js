@@ -3,10 +3,11 @@
 import * as api from './api.js';
 import { announce, copyButton, errorPanel, h, setAttribute, setText, skeleton } from './dom.js';
 import { inputForm } from './form.js';
-import { SEARCH_INPUTS, account, failures, place, readAddress, removed, share, signals, summary, writeAddress } from './retrieval.js';
+import { SEARCH_INPUTS, account, failures, place, readAddress, relevance, removed, share, signals, summary, writeAddress } from './retrieval.js';
 
 // A longer passage is shown by its beginning first.
 const LONG_TEXT = 420;
+const SHORT_TEXT = 160;
 
 /** The search of one repository, with what the address asks for. */
 export class Playground {
@@ -149,9 +150,11 @@ export class Playground {
 
 /** A passage that was found: text stays text, whatever it says. */
 function hit(passage, number, words = []) {
-  const score = share(passage.score);
+  // What the threshold left out is shown by what the threshold goes by.
+  const byRelevance = passage.reason === 'threshold';
+  const score = share(byRelevance ? relevance(passage.signals) : passage.score);
   const where = place(passage);
-  const long = passage.text.length > LONG_TEXT;
+  const long = passage.text.length > (number > 0 ? LONG_TEXT : SHORT_TEXT);
   const text = h('p', { class: 'literal hit-text', data: { testid: 'hit-text', long: long ? 'true' : null } }, passage.text);
   const bar = h('span', { class: 'passage-bar' }, h('span'));
   // The page allows no style in markup; a property of the node is none.
@@ -162,12 +165,12 @@ function hit(passage, number, words = []) {
     h(
       'div',
       { class: 'hit-head' },
-      number && h('span', { class: 'passage-number' }, number),
+      number > 0 && h('span', { class: 'passage-number' }, number),
       h('span', { class: 'passage-name', title: passage.documentName, data: { testid: 'hit-document' } }, passage.documentName),
       h('span', { class: 'passage-where', title: where }, where),
       h(
         'span',
-        { class: 'passage-score', role: 'meter', 'aria-label': 'Score', 'aria-valuemin': 0, 'aria-valuemax': 1, 'aria-valuenow': score.toFixed(2), data: { testid: 'hit-score' } },
+        { class: 'passage-score', role: 'meter', title: byRelevance ? 'the better of its two signals' : `its place in the list; a threshold goes by the better signal, ${relevance(passage.signals).toFixed(2)}`, 'aria-label': byRelevance ? 'Relevance' : 'Score', 'aria-valuemin': 0, 'aria-valuemax': 1, 'aria-valuenow': score.toFixed(2), data: { testid: 'hit-score' } },
         bar,
         h('span', { class: 'hit-number' }, score.toFixed(2)),
       ),

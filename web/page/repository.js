@@ -157,7 +157,7 @@ class Header {
             'div',
             { class: 'actions' },
             h('button', { class: 'button', type: 'button', data: { testid: 'edit-repository' }, on: { click: edit } }, 'Edit'),
-            h('button', { class: 'button danger', type: 'button', data: { testid: 'delete-repository' }, on: { click: remove } }, 'Delete'),
+            h('button', { class: 'button', type: 'button', data: { testid: 'delete-repository' }, on: { click: remove } }, 'Delete'),
           ),
         ),
         this.#bar,
@@ -182,7 +182,7 @@ class Header {
     setAttribute(this.#bar, 'aria-valuenow', building ? building.progress : null);
     setAttribute(this.#bar, 'data-status', failed ? 'failed' : building ? 'running' : null);
     this.#bar.firstChild.style.setProperty('transform', `scaleX(${(building?.progress ?? 0) / 100})`);
-    const about = [description, pendingDocuments > 0 && `${plural(pendingDocuments, 'document')} being processed`, `passages of up to ${count(chunkTokens)} tokens, ${language}`].filter(Boolean).join(' · ');
+    const about = [description, pendingDocuments > 0 && `${plural(pendingDocuments, 'document')} being processed`, `Passages of up to ${count(chunkTokens)} tokens, ${language}`].filter(Boolean).join(' · ');
     const text = !building
       ? about
       : failed

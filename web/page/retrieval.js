@@ -65,6 +65,9 @@ export function signals({ vector, vectorRank, keyword, keywordRank, rerank, rera
   ].filter(({ rank }) => rank != null);
 }
 
+/** What a threshold goes by: the better of the two signals of a passage. */
+export const relevance = ({ vector, keyword } = {}) => Math.max(share(vector), share(keyword));
+
 /** A score in its bounds. */
 export const share = (score) => (Number.isFinite(score) ? Math.min(1, Math.max(0, score)) : 0);
 
