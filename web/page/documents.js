@@ -8,6 +8,17 @@ import { Watcher } from './watcher.js';
 
 const STATES = ['processing', 'ready', 'failed'];
 
+// The narrower the pane, the fewer of them are shown; their widths never change.
+const COLUMNS = [
+  ['Name', 'name-column'],
+  ['Status', 'status-column'],
+  ['Version', 'number version-column'],
+  ['Passages', 'number passages-column'],
+  ['Size', 'number size-column'],
+  ['Changed', 'number changed-column'],
+  ['Delete', 'action-column', true],
+];
+
 /**
  * The list of the documents of one repository. changed() is called when there may
  * be other counts of the repository than before.
@@ -21,7 +32,6 @@ export class DocumentList {
   #pages = 1;
   #status = '';
   #sending = Promise.resolve();
-  #body = h('tbody');
   #scroll;
   #table;
   #empty;
@@ -58,7 +68,6 @@ export class DocumentList {
       'table',
       { class: 'rows documents-table', hidden: true },
       h('thead', null, h('tr', null, COLUMNS.map(([word, style, hidden]) => h('th', { scope: 'col', class: style }, hidden ? h('span', { class: 'visually-hidden' }, word) : word)))),
-      this.#body,
     );
     this.#empty = this.#noDocuments();
     this.#scroll = h('div', { class: 'pane-scroll', tabindex: '0', 'aria-label': 'Documents' }, h('div', { class: 'pane-pad', data: { placeholder: '' } }, skeleton(6)), this.#table, this.#empty, this.#more);
@@ -116,9 +125,11 @@ export class DocumentList {
 
   #order(items) {
     const rows = [...this.#added, ...items.map(({ id }) => this.#rows.get(id)).filter((row) => !this.#added.includes(row))];
-    rows.forEach((row, index) => {
-      if (this.#body.children[index] !== row.node) this.#body.insertBefore(row.node, this.#body.children[index] ?? null);
-    });
+    let place = this.#table.tHead;
+    for (const { node } of rows) {
+      if (place.nextSibling !== node) place.after(node);
+      place = node;
+    }
   }
 
   #put(item) {
@@ -126,7 +137,7 @@ export class DocumentList {
     if (!row) {
       row = this.#newRow();
       this.#rows.set(item.id, row);
-      this.#body.append(row.node);
+      this.#table.append(row.node);
     }
     row.show(item);
     return row;
@@ -156,7 +167,7 @@ export class DocumentList {
     this.#watcher.want([...processing.filter((id) => added.has(id)), ...processing.filter((id) => !added.has(id))]);
     if (!this.#loaded) return;
     this.#scroll.querySelector('[data-placeholder]')?.remove();
-    const none = this.#body.childElementCount === 0;
+    const none = this.#table.tBodies.length === 0;
     this.#table.hidden = none;
     this.#empty.hidden = !none;
     setText(this.#empty.querySelector('.empty-title'), this.#status ? `No document is ${this.#status}` : 'No documents yet');
@@ -186,7 +197,7 @@ export class DocumentList {
       return row;
     });
     this.#added.unshift(...rows);
-    this.#body.prepend(...rows.map(({ node }) => node));
+    this.#table.tHead.after(...rows.map(({ node }) => node));
     this.#loaded = true;
     this.#settle();
     for (const [index, row] of rows.entries()) this.#sending = this.#sending.then(() => this.#send(files[index], row));
@@ -214,7 +225,7 @@ export class DocumentList {
     }
     this.#rows.set(document.id, row);
     if (!this.#added.includes(row)) this.#added.unshift(row);
-    if (!row.node.isConnected) this.#body.prepend(row.node);
+    if (!row.node.isConnected) this.#table.tHead.after(row.node);
     row.show(document);
     row.note(unchanged ? 'The same file was here already.' : '');
     this.#loaded = true;
@@ -327,50 +338,46 @@ export class DocumentList {
   }
 }
 
-const COLUMNS = [
-  ['Name', ''],
-  ['Status', ''],
-  ['Version', 'number optional'],
-  ['Passages', 'number optional'],
-  ['Size', 'number optional'],
-  ['Changed', 'number optional-narrow'],
-  ['Delete', '', true],
-];
-
 /** A problem in a sentence: its detail, and what it says about the fields. */
 function sentence(error) {
   const details = (error.errors ?? []).map(({ pointer, detail }) => `${pointer.slice(1)} ${detail}`);
   return [error.message, details.join('; ')].filter(Boolean).join(' ');
 }
 
-// The row of a document, or of a file that is to become one.
+// The row of a document, or of a file that is to become one, and what there is to
+// say about it in a second row.
 class Row {
   document = null;
-  #name = h('span', { class: 'document-name' });
-  #note = h('span', { class: 'row-note' });
-  #error = h('span', { class: 'row-error document-error', data: { testid: 'document-error' } });
+  #name = h('span', { class: 'document-name', data: { testid: 'document-name' } });
+  #note = h('p', { class: 'row-note', data: { testid: 'document-note' } });
+  #error = h('p', { class: 'document-error', data: { testid: 'document-error' } });
   #status = status('processing', { data: { testid: 'document-status' } });
-  #percent = h('span', { class: 'document-percent' });
   #bar = h('div', { class: 'row-bar', role: 'progressbar', 'aria-valuemin': 0, 'aria-valuemax': 100, hidden: true }, h('div', { class: 'row-bar-fill' }));
-  #version = h('td', { class: 'number optional' });
-  #passages = h('td', { class: 'number optional' });
-  #size = h('td', { class: 'number optional' });
-  #changed = h('td', { class: 'number optional-narrow' });
+  #version = h('td', { class: 'number version-column' });
+  #passages = h('td', { class: 'number passages-column' });
+  #size = h('td', { class: 'number size-column' });
+  #changed = h('td', { class: 'number changed-column' });
   #changedAt = '';
+  #words = h('tr', { hidden: true }, h('td', { colspan: COLUMNS.length }, this.#note, this.#error));
   #button;
 
   constructor(remove) {
     this.#button = h('button', { class: 'icon-button row-button', type: 'button', data: { testid: 'delete-document' }, on: { click: () => remove(this) } }, icon('trash'));
     this.node = h(
-      'tr',
-      { data: { testid: 'document-row' } },
-      h('td', { class: 'wide' }, this.#name, this.#note, this.#error, this.#bar),
-      h('td', null, this.#status, this.#percent),
-      this.#version,
-      this.#passages,
-      this.#size,
-      this.#changed,
-      h('td', { class: 'row-action' }, this.#button),
+      'tbody',
+      { class: 'document', data: { testid: 'document-row' } },
+      h(
+        'tr',
+        null,
+        h('td', { class: 'name-column' }, this.#name, this.#bar),
+        h('td', null, this.#status),
+        this.#version,
+        this.#passages,
+        this.#size,
+        this.#changed,
+        h('td', { class: 'action-column' }, this.#button),
+      ),
+      this.#words,
     );
   }
 
@@ -381,7 +388,6 @@ class Row {
     const { name, status: state, version, uploadedVersion, progress, error } = item;
     this.#shared(name, state, item.bytes);
     this.node.dataset.document = item.id;
-    this.#progress(state === 'processing' ? progress : null);
     const behind = uploadedVersion > version && version > 0;
     setText(this.#version, behind ? `${version} → ${uploadedVersion}` : String(uploadedVersion));
     setAttribute(this.#version, 'title', behind ? `Version ${version} is found until version ${uploadedVersion} is ready` : null);
@@ -389,8 +395,11 @@ class Row {
     setAttribute(this.#passages, 'title', item.tokens > 0 ? `${count(item.tokens)} tokens` : null);
     if (state === 'failed') this.#complain(behind ? `Version ${uploadedVersion}: ${error} Version ${version} is still found.` : error);
     else this.#complain('');
-    if (this.#changedAt !== item.updatedAt) this.#changed.replaceChildren(time(item.updatedAt));
-    this.#changedAt = item.updatedAt;
+    if (state !== 'processing' && this.#changedAt !== item.updatedAt) {
+      this.#changed.replaceChildren(time(item.updatedAt));
+      this.#changedAt = item.updatedAt;
+    }
+    this.#progress(state === 'processing' ? progress : null);
   }
 
   /** Shows a file that waits to be sent. */
@@ -410,6 +419,7 @@ class Row {
   refuse(text) {
     this.#setState('refused');
     this.#progress(null);
+    setText(this.#changed, '–');
     this.#complain(text);
     this.#button.setAttribute('aria-label', `Forget ${this.#name.textContent}`);
     this.#button.replaceChildren(icon('close'));
@@ -417,6 +427,7 @@ class Row {
 
   note(text) {
     setText(this.#note, text);
+    this.#say();
   }
 
   #shared(name, state, size) {
@@ -436,8 +447,10 @@ class Row {
 
   #progress(percent) {
     this.#bar.hidden = percent == null;
-    setText(this.#percent, percent == null ? '' : ` ${percent} %`);
     if (percent == null) return;
+    // In the place of the moment at which it will be ready.
+    setText(this.#changed, `${percent} %`);
+    this.#changedAt = '';
     setAttribute(this.#bar, 'aria-valuenow', percent);
     setAttribute(this.#bar, 'aria-label', this.#name.textContent);
     // The page allows no style in markup; a property of the node is none.
@@ -446,6 +459,10 @@ class Row {
 
   #complain(text) {
     setText(this.#error, text);
-    setAttribute(this.#error, 'title', text || null);
+    this.#say();
+  }
+
+  #say() {
+    this.#words.hidden = this.#note.textContent === '' && this.#error.textContent === '';
   }
 }

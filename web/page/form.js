@@ -126,7 +126,8 @@ function field(input, value, prefix) {
     read: control.read,
     focus: () => (control.group ? control.node.querySelector('input') : control.node)?.focus(),
     problem(text) {
-      problem.textContent = text;
+      // "is missing" is said of the field.
+      problem.textContent = /^(is|must|may|needs|goes) /.test(text) ? `${label} ${text}` : text;
       node.classList.toggle('invalid', text !== '');
       if (text) control.node.setAttribute('aria-invalid', 'true');
       else control.node.removeAttribute('aria-invalid');

@@ -5,9 +5,9 @@ import { announce, copyButton, errorPanel, h, setAttribute, setText, skeleton } 
 import { inputForm } from './form.js';
 import { SEARCH_INPUTS, account, failures, place, readAddress, relevance, removed, share, signals, summary, writeAddress } from './retrieval.js';
 
-// A longer passage is shown by its beginning first.
-const LONG_TEXT = 420;
-const SHORT_TEXT = 160;
+// A longer passage is shown by its beginning first: characters, and lines.
+const LONG_RESULT = [420, 5];
+const LONG_LEFT_OUT = [160, 2];
 
 /** The search of one repository, with what the address asks for. */
 export class Playground {
@@ -154,7 +154,8 @@ function hit(passage, number, words = []) {
   const byRelevance = passage.reason === 'threshold';
   const score = share(byRelevance ? relevance(passage.signals) : passage.score);
   const where = place(passage);
-  const long = passage.text.length > (number > 0 ? LONG_TEXT : SHORT_TEXT);
+  const [characters, lines] = number > 0 ? LONG_RESULT : LONG_LEFT_OUT;
+  const long = passage.text.length > characters || passage.text.split('\n').length > lines;
   const text = h('p', { class: 'literal hit-text', data: { testid: 'hit-text', long: long ? 'true' : null } }, passage.text);
   const bar = h('span', { class: 'passage-bar' }, h('span'));
   // The page allows no style in markup; a property of the node is none.
