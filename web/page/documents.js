@@ -8,6 +8,8 @@ import { Watcher } from './watcher.js';
 
 const STATES = ['processing', 'ready', 'failed'];
 
+const LEAST_COLUMNS = 3;
+
 // The narrower the pane, the fewer of them are shown; their widths never change.
 const COLUMNS = [
   ['Name', 'name-column'],
@@ -358,7 +360,7 @@ class Row {
   #size = h('td', { class: 'number size-column' });
   #changed = h('td', { class: 'number changed-column' });
   #changedAt = '';
-  #words = h('tr', { hidden: true }, h('td', { colspan: COLUMNS.length }, this.#note, this.#error));
+  #words = h('tr', { hidden: true }, h('td', { colspan: LEAST_COLUMNS }, this.#note, this.#error));
   #button;
 
   constructor(remove) {

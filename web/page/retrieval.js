@@ -29,7 +29,8 @@ export function readAddress(query) {
     const text = query.get(name === 'query' ? 'q' : name);
     if (text == null || text === '') continue;
     if (options && !options.some(({ value }) => value === text)) continue;
-    values[name] = type === 'json' ? parsed(text) : text;
+    const value = type === 'json' ? parsed(text) : text;
+    if (value !== undefined) values[name] = value;
   }
   return values;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { cost, count, duration, lineageText, plural, relative } from '../page/format.js';
+import { bytes, cost, count, duration, lineageText, plural, relative } from '../page/format.js';
 import { inputList, inputOf } from '../page/form.js';
 
 test('durations', () => {
@@ -10,6 +10,11 @@ test('durations', () => {
   assert.equal(duration(840, true), '0 s');
   assert.equal(duration(59_999, true), '59 s');
   assert.equal(duration(119_999, true), '1 min 59 s');
+});
+
+test('sizes', () => {
+  const cases = [[0, '0 B'], [1023, '1023 B'], [1024, '1 KB'], [25_711, '25 KB'], [1_048_000, '1023 KB'], [1_048_500, '1.0 MB'], [3_565_158, '3.4 MB'], [33_554_432, '32 MB'], [5 * 2 ** 40, '5.0 TB'], [null, '–'], [NaN, '–']];
+  for (const [n, want] of cases) assert.equal(bytes(n), want);
 });
 
 test('relative times', () => {
