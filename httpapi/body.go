@@ -49,7 +49,7 @@ func (s *Server) body(c echo.Context, accepted ...media) ([]byte, media, error) 
 // refused before it is sent.
 func (s *Server) read(c echo.Context, most int64) ([]byte, error) {
 	req := c.Request()
-	tooLarge := &problem{kind: kindTooLarge, detail: fmt.Sprintf("A body may have up to %d bytes.", most)}
+	tooLarge := &problem{kind: kindTooLarge, detail: "A body may have up to " + bytesInWords(most) + "."}
 	if req.ContentLength > most {
 		return nil, tooLarge
 	}
@@ -65,6 +65,19 @@ func (s *Server) read(c echo.Context, most int64) ([]byte, error) {
 	default:
 		return nil, &problem{kind: kindMalformedBody, detail: "The body ended before it was complete.", cause: err}
 	}
+}
+
+// bytesInWords is a bound as people read it: large ones in MiB too, rounded down.
+func bytesInWords(n int64) string {
+	const mebibyte = 1 << 20
+	if n < mebibyte {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	whole, tenths := n/mebibyte, n%mebibyte*10/mebibyte
+	if tenths == 0 {
+		return fmt.Sprintf("%d bytes (%d MiB)", n, whole)
+	}
+	return fmt.Sprintf("%d bytes (%d.%d MiB)", n, whole, tenths)
 }
 
 // mediaOf reads the Content-Type.

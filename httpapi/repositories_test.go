@@ -193,6 +193,25 @@ func TestRepositories(t *testing.T) {
 	a.do(call{path: repositories + "/1"}).want(http.StatusNotFound)
 }
 
+// Whoever sends too much is told how much may be sent.
+func TestUploadTooLarge(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[int64]string{
+		1000:            "A body may have up to 1000 bytes.",
+		3 << 20:         "A body may have up to 3145728 bytes (3 MiB).",
+		1<<20 + 629_146: "A body may have up to 1677722 bytes (1.6 MiB).",
+		1<<20 + 99_000:  "A body may have up to 1147576 bytes (1 MiB).",
+	} {
+		a := newAPI(t, setup{config: func(c *httpapi.Config) { c.MaxUpload = most }})
+		a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+		body, media := form(t, [3]string{"file", "a.txt", strings.Repeat("a", int(most))})
+		answer := a.do(call{method: "POST", path: repositories + "/1/documents", media: media, body: body}).want(http.StatusRequestEntityTooLarge)
+		if got := answer.object()["detail"]; got != want {
+			t.Errorf("with %d bytes: %q, want %q", most, got, want)
+		}
+	}
+}
+
 // Bad input is refused with the place that is wrong.
 func TestRepositoriesRefuse(t *testing.T) {
 	t.Parallel()

@@ -261,3 +261,31 @@ test('many files are dropped, four streams at most watch them, and a large one i
   await compareDocuments(id);
   assert.deepEqual(await faults(413), []);
 });
+
+test('a long list comes in pages, and what is added stands above it', { timeout: PATIENCE }, async () => {
+  const { id } = await server.call('POST', '/api/v1/repositories', { name: 'long', embeddingModel: 'offline/hash' });
+  for (let n = 1; n <= 101; n++) await server.call('POST', `/api/v1/repositories/${id}/documents`, { name: `${n}.txt`, text: `Note ${n}` });
+  await page.goto(`${server.url}/#/knowledge/${id}`);
+  await byId('more-documents').waitFor();
+  assert.equal(await byId('document-row').count(), 100);
+  await byId('file-picker').setInputFiles([file('new.txt', 'A new note')]);
+  await becomes('new.txt', 'ready');
+  assert.equal(await byId('document-name').first().textContent(), 'new.txt');
+  await byId('more-documents').click();
+  await row('101.txt').waitFor();
+  await byId('more-documents').waitFor({ state: 'detached' });
+  assert.equal(await byId('document-row').count(), 102);
+  assert.equal(await byId('document-name').first().textContent(), 'new.txt');
+
+  await byId('status-filter').selectOption('failed');
+  await byId('documents').getByText('No document is failed').waitFor();
+  await byId('status-filter').selectOption('ready');
+  await row('1.txt').waitFor();
+
+  // The next button of the list has the focus after one is pressed.
+  await row('1.txt').locator('[data-testid="delete-document"]').click();
+  await byId('confirm-yes').click();
+  await row('1.txt').waitFor({ state: 'detached' });
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), 'Delete 2.txt');
+  assert.deepEqual(await faults(), []);
+});

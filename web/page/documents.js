@@ -72,7 +72,7 @@ export class DocumentList {
       h('thead', null, h('tr', null, COLUMNS.map(([word, style, hidden]) => h('th', { scope: 'col', class: style }, hidden ? h('span', { class: 'visually-hidden' }, word) : word)))),
     );
     this.#empty = this.#noDocuments();
-    this.#scroll = h('div', { class: 'pane-scroll', tabindex: '0', 'aria-label': 'Documents' }, h('div', { class: 'pane-pad', data: { placeholder: '' } }, skeleton(6)), this.#table, this.#empty, this.#more);
+    this.#scroll = h('div', { class: 'pane-scroll', role: 'region', tabindex: '0', 'aria-label': 'List of documents' }, h('div', { class: 'pane-pad', data: { placeholder: '' } }, skeleton(6)), this.#table, this.#empty, this.#more);
     this.node = h(
       'section',
       { class: 'pane documents', 'aria-label': 'Documents', data: { testid: 'documents' } },
@@ -101,9 +101,10 @@ export class DocumentList {
     const { items, nextCursor } = await api.firstPages((cursor) => api.listDocuments(this.#repository, { status: wanted, cursor, signal }), this.#pages);
     if (signal.aborted || wanted !== this.#status) return;
     const listed = new Set(items.map(({ id }) => id));
-    const partial = Boolean(nextCursor || wanted);
+    // What was added in this visit stays, although it may stand on a later page.
+    const stays = (row) => this.#added.includes(row) && (wanted ? row.document.status === wanted : Boolean(nextCursor));
     for (const item of items) this.#put(item);
-    for (const [id, row] of before) if (!listed.has(id) && !(partial && this.#added.includes(row))) this.#remove(id);
+    for (const [id, row] of before) if (!listed.has(id) && !stays(row)) this.#remove(id);
     if (nextCursor && !wanted) await this.#reloadAdded(listed);
     this.#order(items);
     this.#more.replaceChildren(...(nextCursor ? [this.#moreButton()] : []));
@@ -158,7 +159,11 @@ export class DocumentList {
 
   #dismiss(row) {
     this.#added = this.#added.filter((other) => other !== row);
+    const next = row.node.nextElementSibling ?? row.node.previousElementSibling;
+    const focused = row.node.contains(document.activeElement);
     row.node.remove();
+    // Whoever deletes by keyboard goes on where they were.
+    if (focused) (next?.querySelector('button') ?? this.node.querySelector('button')).focus();
     this.#settle();
   }
 
@@ -233,6 +238,17 @@ export class DocumentList {
     this.#loaded = true;
     this.#settle();
     this.#changed();
+  }
+
+  #refuseFolders(folders) {
+    for (const { name } of folders) {
+      const row = this.#newRow();
+      row.showFile({ name, size: null });
+      row.refuse('It is a folder. chainstream knowledge add takes folders.');
+      this.#added.unshift(row);
+      this.#table.tHead.after(row.node);
+    }
+    this.#settle();
   }
 
   async #addText() {
@@ -331,9 +347,10 @@ export class DocumentList {
         if (!files(event)) return;
         event.preventDefault();
         mark(0);
-        const folders = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
-        this.addFiles([...event.dataTransfer.files].filter((file, index) => !folders[index]));
-        if (folders.includes(true)) announce('Folders are added by the command line: chainstream knowledge add');
+        const folders = [...event.dataTransfer.items].filter(({ kind }) => kind === 'file').map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
+        const dropped = [...event.dataTransfer.files];
+        this.addFiles(dropped.filter((file, index) => !folders[index]));
+        this.#refuseFolders(dropped.filter((file, index) => folders[index]));
       },
       { signal },
     );
@@ -436,7 +453,7 @@ class Row {
     setText(this.#name, name);
     setAttribute(this.#name, 'title', name);
     setText(this.#size, bytes(size));
-    setAttribute(this.#size, 'title', `${count(size)} bytes`);
+    setAttribute(this.#size, 'title', size == null ? null : `${count(size)} bytes`);
     setAttribute(this.#button, 'aria-label', `Delete ${name}`);
     setAttribute(this.#button, 'title', 'Delete');
     this.#setState(state);

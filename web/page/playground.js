@@ -1,7 +1,7 @@
 // The search of a repository, as prompts do it, and why it answers what it does.
 
 import * as api from './api.js';
-import { announce, copyButton, errorPanel, h, setAttribute, setText, skeleton } from './dom.js';
+import { copyButton, errorPanel, h, setAttribute, setText, skeleton } from './dom.js';
 import { inputForm } from './form.js';
 import { SEARCH_INPUTS, account, failures, place, readAddress, relevance, removed, share, signals, summary, writeAddress } from './retrieval.js';
 
@@ -56,7 +56,7 @@ export class Playground {
       'section',
       { class: 'pane playground', 'aria-label': 'Search', data: { testid: 'playground' } },
       h('div', { class: 'pane-head' }, h('h2', null, 'Search'), copyButton('Copy the address of this search', () => location.href)),
-      h('div', { class: 'pane-scroll', tabindex: '0', 'aria-label': 'Search and its results' }, form, this.#line, this.#answer),
+      h('div', { class: 'pane-scroll', role: 'region', tabindex: '0', 'aria-label': 'Query and results' }, form, this.#line, this.#answer),
     );
     if (values.query) this.#submit();
     else this.#hint();
@@ -108,9 +108,7 @@ export class Playground {
   }
 
   #show(answer, values, elapsed) {
-    const text = summary(answer, elapsed);
-    setText(this.#line, text);
-    announce(text);
+    setText(this.#line, summary(answer, elapsed));
     const matched = new Map((answer.explanation?.matched ?? []).map(({ chunkId, words }) => [chunkId, words]));
     const broken = failures(answer);
     const groups = removed(answer, values);
