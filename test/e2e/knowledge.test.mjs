@@ -214,6 +214,35 @@ test('the form says what is wrong, a model is changed with its label, and a repo
   assert.deepEqual(await faults(422, 409), []);
 });
 
+test('a change of the model is told while it goes on, and can be stopped', { timeout: PATIENCE }, async () => {
+  const { id } = await server.call('POST', '/api/v1/repositories', { name: 'changing', description: 'Some notes', embeddingModel: 'offline/hash' });
+  // A change as long as one likes: the server's answers, with one in them.
+  let building = { embeddingModel: 'openai/text-embedding-3-small', dimensions: 1536, progress: 42 };
+  const puts = [];
+  await page.route(`**/api/v1/repositories/${id}`, async (route) => {
+    const request = route.request();
+    if (request.method() === 'PUT') {
+      puts.push(request.postDataJSON());
+      building = null;
+    }
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), building } });
+  });
+  await page.goto(`${server.url}/#/knowledge/${id}`);
+  await byId('repository-message').getByText('Changing to openai/text-embedding-3-small, 42 %. Searches use offline/hash until then.').waitFor();
+  assert.equal(await byId('building-progress').getAttribute('aria-valuenow'), '42');
+  building = { ...building, progress: 50 };
+  await byId('repository-message').getByText('50 %').waitFor();
+  building = { ...building, error: 'The key is not valid.' };
+  await byId('repository-message').getByText('The change to openai/text-embedding-3-small failed: The key is not valid.').waitFor();
+  await byId('stop-change').click();
+  await byId('repository-message').getByText('Some notes').waitFor();
+  assert.equal(await byId('stop-change').isVisible(), false);
+  assert.equal(await byId('building-progress').getAttribute('aria-valuenow'), null);
+  assert.deepEqual(puts, [{ name: 'changing', description: 'Some notes', embeddingModel: 'offline/hash' }]);
+  assert.deepEqual(await faults(), []);
+});
+
 test('many files are dropped, four streams at most watch them, and a large one is refused', { timeout: PATIENCE }, async () => {
   const { id } = await server.call('POST', '/api/v1/repositories', { name: 'many', embeddingModel: 'offline/hash' });
   let open = 0;
@@ -259,6 +288,14 @@ test('many files are dropped, four streams at most watch them, and a large one i
   await row('large.txt').locator('[data-testid="delete-document"]').click();
   await row('large.txt').waitFor({ state: 'detached' });
   await compareDocuments(id);
+
+  const { id: long } = await server.call('POST', '/api/v1/repositories', { name: 'W'.repeat(120), description: 'W'.repeat(200), embeddingModel: 'offline/hash' });
+  for (const [path, mark] of [['/#/knowledge', 'repository-link'], [`/#/knowledge/${long}`, 'no-documents']]) {
+    await page.goto(`${server.url}${path}`);
+    await byId(mark).first().waitFor();
+    const surplus = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    assert.ok(surplus <= 0, `${path} is ${surplus} px wider than the screen`);
+  }
   assert.deepEqual(await faults(413), []);
 });
 
