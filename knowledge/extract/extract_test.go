@@ -6,7 +6,6 @@ import (
 	"compress/flate"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -234,23 +233,4 @@ func check(t *testing.T, blocks []extract.Block, err error) {
 			t.Fatalf("a block that must not be: %s %d %.80q", b.Kind, b.Level, b.Text)
 		}
 	}
-}
-
-func FuzzBlocks(f *testing.F) {
-	for i, seed := range []string{"# a\n\n| b |\n|---|\n| c |", "<p>a<table><td>b", `{"a": [1, {"b": null}]}`, "a;b\n\"1\n", "\xff\xfea\x00\x00\xd8", "---\n---\n> - ```\n"} {
-		f.Add([]byte(seed), uint8(i))
-	}
-	names := []string{"a.md", "a.html", "a.json", "a.csv", "a.txt", "a.docx"}
-	f.Fuzz(func(t *testing.T, data []byte, kind uint8) {
-		name := names[int(kind)%len(names)]
-		if name == "a.docx" { // the archive would hide everything from the fuzzer
-			data = archive(t, "word/document.xml", bytes.NewReader(data))
-		}
-		blocks, err := read(t, name, "", data)
-		check(t, blocks, err)
-		again, err2 := read(t, name, "", data)
-		if diff := cmp.Diff(blocks, again); diff != "" || fmt.Sprint(err) != fmt.Sprint(err2) {
-			t.Errorf("another result the second time: %v, %v\n%s", err, err2, diff)
-		}
-	})
 }
