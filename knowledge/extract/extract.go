@@ -59,8 +59,9 @@ var (
 	ErrEncoding = errors.New("the text is not UTF-8; convert it first")
 	// ErrEncrypted says that a document needs a password.
 	ErrEncrypted = errors.New("the file is protected by a password")
-	// ErrTooLarge says that a document unfolds to more than is allowed.
-	ErrTooLarge = errors.New("the file unfolds to more text than is allowed")
+	// ErrTooLarge says that a document unfolds to more than is allowed, or that
+	// reading it does.
+	ErrTooLarge = errors.New("the file unfolds to more text, or takes more time or memory to read, than is allowed")
 	// ErrEmpty says that a document holds no text, for example only pictures of it.
 	ErrEmpty = errors.New("the file has no text")
 )
