@@ -124,7 +124,7 @@ func (c *extractCommand) blocks(ctx context.Context, data []byte) ([]extract.Blo
 		defer func() { _ = r.Close(ctx) }() // the process ends
 		reader = pdfPages{r}
 	}
-	return extract.Blocks(ctx, format, data, reader)
+	return extract.Read(ctx, c.Name, c.MediaType, data, reader)
 }
 
 // pdfPages reads PDF documents with the errors of package extract.
@@ -170,7 +170,7 @@ func (x extractor) Extract(ctx context.Context, name, mediaType string, data []b
 	case format == extract.PDF, format == extract.DOCX, format == extract.HTML, len(data) > extractHere:
 		return x.apart(ctx, name, mediaType, data)
 	}
-	return extract.Blocks(ctx, format, data, nil)
+	return extract.Read(ctx, name, mediaType, data, nil)
 }
 
 // apart runs chainstream extract.

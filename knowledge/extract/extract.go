@@ -12,7 +12,6 @@ import (
 	"mime"
 	"path"
 	"strings"
-	"unicode/utf8"
 )
 
 // Kind says what a block is.
@@ -55,7 +54,7 @@ var (
 	ErrUnsupported = errors.New("this kind of file cannot be read; text, Markdown, HTML, PDF, DOCX, CSV, JSON and JSONL can")
 	// ErrInvalid says that a document is not what its name or type says.
 	ErrInvalid = errors.New("the file is damaged or not of its kind")
-	// ErrEncoding says that a text is not UTF-8 or UTF-16.
+	// ErrEncoding says that a text is not UTF-8 or UTF-16, and does not say what it is.
 	ErrEncoding = errors.New("the text is not UTF-8; convert it first")
 	// ErrEncrypted says that a document needs a password.
 	ErrEncrypted = errors.New("the file is protected by a password")
@@ -91,6 +90,9 @@ func Detect(name, mediaType string, data []byte) (Format, error) {
 	case PDF, DOCX:
 		return "", fmt.Errorf("%w: it does not begin as a %s file does", ErrInvalid, strings.ToUpper(string(format)))
 	case "":
+		if parsed, _, err := mime.ParseMediaType(mediaType); err == nil && parsed == "text/plain" {
+			return Text, nil
+		}
 		if _, err := decode(data); err != nil {
 			return "", ErrUnsupported
 		}
@@ -138,6 +140,19 @@ func byName(name, mediaType string) Format {
 	return ""
 }
 
+// Read detects the format of a document and reads it, in the encoding that its media
+// type declares, if it does.
+func Read(ctx context.Context, name, mediaType string, data []byte, pdf PDFReader) ([]Block, error) {
+	format, err := Detect(name, mediaType, data)
+	if err != nil {
+		return nil, err
+	}
+	if format != PDF && format != DOCX {
+		data = declared(data, charsetOf(mediaType))
+	}
+	return Blocks(ctx, format, data, pdf)
+}
+
 // Blocks reads a document. pdf may be nil where no PDF comes.
 func Blocks(ctx context.Context, format Format, data []byte, pdf PDFReader) ([]Block, error) {
 	var blocks []Block
@@ -154,6 +169,9 @@ func Blocks(ctx context.Context, format Format, data []byte, pdf PDFReader) ([]B
 	case DOCX:
 		blocks, err = readDOCX(data)
 	default:
+		if format == HTML {
+			data = declared(data, charsetWithin(data))
+		}
 		var text string
 		if text, err = decode(data); err == nil {
 			blocks, err = readText(format, text)
@@ -204,26 +222,4 @@ func tidy(blocks []Block) ([]Block, error) {
 		return nil, ErrEmpty
 	}
 	return kept, nil
-}
-
-// binaryBytes is how much of a text is looked at for bytes that no text has.
-const binaryBytes = 64 << 10
-
-// decode answers the text of a file in UTF-8, or in UTF-16 with a byte order
-// mark.
-func decode(data []byte) (string, error) {
-	switch {
-	case bytes.HasPrefix(data, []byte("\xEF\xBB\xBF")):
-		data = data[3:]
-	case bytes.HasPrefix(data, []byte("\xFF\xFE")), bytes.HasPrefix(data, []byte("\xFE\xFF")):
-		return decodeUTF16(data), nil
-	}
-	if !utf8.Valid(data) {
-		return "", ErrEncoding
-	}
-	head := data[:min(len(data), binaryBytes)]
-	if bytes.IndexByte(head, 0) >= 0 {
-		return "", ErrInvalid
-	}
-	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data)), nil
 }

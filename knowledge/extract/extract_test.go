@@ -96,7 +96,7 @@ func TestFormats(t *testing.T) {
 			"a.html", "", []byte(`<html><head><title>t</title><script>alert(1)</script></head><body><nav>Home</nav><h2>Top</h2><p>One <b>two</b>.<!-- no --></p><pre><code>x
 
 y</code></pre><table><tr><th>a</th></tr><tr><td>1</td></tr></table><footer>end</footer></body></html>`),
-			[]extract.Block{{Kind: h, Level: 2, Text: "Top"}, {Kind: p, Text: "One **two**."}, {Kind: c, Text: "x\n\ny"}, {Kind: tb, Text: "| a |\n|---|\n| 1 |"}},
+			[]extract.Block{{Kind: h, Level: 1, Text: "t"}, {Kind: h, Level: 2, Text: "Top"}, {Kind: p, Text: "One two."}, {Kind: c, Text: "x\n\ny"}, {Kind: tb, Text: "| a |\n|---|\n| 1 |"}},
 		},
 		"PDF": {"a.bin", "", []byte("%PDF-1.7"), []extract.Block{{Kind: p, Text: "First page.", Page: 1}, {Kind: p, Text: "Second paragraph.", Page: 1}, {Kind: p, Text: "Another page.", Page: 2}}},
 		"DOCX": {

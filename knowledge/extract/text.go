@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf16"
 )
 
 // pagesOfText takes plain text apart at blank lines. A document of one page has
@@ -45,19 +44,6 @@ func splitAtBlankLines(text string) []string {
 	}
 	flush()
 	return out
-}
-
-func decodeUTF16(data []byte) string {
-	little := data[0] == 0xFF
-	units := make([]uint16, 0, len(data)/2)
-	for i := 2; i+1 < len(data); i += 2 {
-		if little {
-			units = append(units, uint16(data[i])|uint16(data[i+1])<<8)
-		} else {
-			units = append(units, uint16(data[i])<<8|uint16(data[i+1]))
-		}
-	}
-	return strings.ReplaceAll(string(utf16.Decode(units)), "\r\n", "\n")
 }
 
 // readCSV makes a line of every row, each value after the name of its column, so
