@@ -131,7 +131,7 @@ func (c *extractCommand) blocks(ctx context.Context, data []byte) ([]extract.Blo
 type pdfPages struct{ reader *pdf.Reader }
 
 // PDFPages implements extract.PDFReader.
-func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]string, error) {
+func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]extract.PDFPage, error) {
 	pages, err := p.reader.Pages(ctx, data)
 	switch {
 	case errors.Is(err, pdf.ErrEncrypted):
@@ -143,11 +143,14 @@ func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]string, error) {
 	case err != nil:
 		return nil, err
 	}
-	texts := make([]string, len(pages))
+	out := make([]extract.PDFPage, len(pages))
 	for i, page := range pages {
-		texts[i] = page.Text
+		out[i].Text = page.Text
+		for _, title := range page.Outline {
+			out[i].Outline = append(out[i].Outline, extract.Block{Kind: extract.Heading, Level: title.Level, Text: title.Text})
+		}
 	}
-	return texts, nil
+	return out, nil
 }
 
 // errNoPDFium is for users.

@@ -68,10 +68,16 @@ var (
 // MaxText bounds the text of one document, in bytes.
 const MaxText = 64 << 20
 
-// PDFReader answers the text of the pages of a PDF document. Errors: ErrInvalid,
-// ErrEncrypted, ErrTooLarge.
+// PDFReader answers the pages of a PDF document. Errors: ErrInvalid, ErrEncrypted,
+// ErrTooLarge.
 type PDFReader interface {
-	PDFPages(ctx context.Context, data []byte) ([]string, error)
+	PDFPages(ctx context.Context, data []byte) ([]PDFPage, error)
+}
+
+// PDFPage is a page of a PDF document.
+type PDFPage struct {
+	Text    string
+	Outline []Block // headings that lead to this page, in their order
 }
 
 // Detect answers the format of a file from its content, its media type, which may
@@ -162,9 +168,9 @@ func Blocks(ctx context.Context, format Format, data []byte, pdf PDFReader) ([]B
 		if pdf == nil {
 			return nil, ErrUnsupported
 		}
-		var pages []string
+		var pages []PDFPage
 		if pages, err = pdf.PDFPages(ctx, data); err == nil {
-			blocks = pagesOfText(pages)
+			blocks = readPDF(pages)
 		}
 	case DOCX:
 		blocks, err = readDOCX(data)

@@ -40,9 +40,9 @@ func archive(t testing.TB, name string, content io.Reader) []byte {
 }
 
 // pages stands for the reader of PDF documents.
-type pages []string
+type pages []extract.PDFPage
 
-func (p pages) PDFPages(_ context.Context, data []byte) ([]string, error) {
+func (p pages) PDFPages(_ context.Context, data []byte) ([]extract.PDFPage, error) {
 	if bytes.Contains(data, []byte("/Encrypt")) {
 		return nil, extract.ErrEncrypted
 	}
@@ -68,7 +68,7 @@ func read(t testing.TB, name, mediaType string, data []byte) ([]extract.Block, e
 	if err != nil {
 		return nil, err
 	}
-	return extract.Blocks(t.Context(), format, data, pages{"First page.\n\nSecond paragraph.", "Another page."})
+	return extract.Blocks(t.Context(), format, data, pages{{Text: "First page.\nSecond paragraph."}, {Text: "Another page."}})
 }
 
 func TestFormats(t *testing.T) {
