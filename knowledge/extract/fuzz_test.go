@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/chainstream/chainstream/knowledge/extract"
 )
@@ -172,5 +173,34 @@ func FuzzArchive(f *testing.F) {
 		// A kilobyte unfolds to a megabyte, at most.
 		blocks, err := read(t, "a.docx", "", data)
 		check(t, blocks, err)
+	})
+}
+
+// FuzzPDF is about what becomes of pages: a line that begins with # is an entry of
+// the outline. What PDFium makes of files is fuzzed in package pdf.
+func FuzzPDF(f *testing.F) {
+	f.Add("#Tides\nBook 1\n1 Tides\nThe moon pulls the water of the sea towards it-\nself.\fBook 2\nB´er¨o\fBook 3\n#x\n潮の満ち引き\n海")
+	f.Fuzz(func(t *testing.T, text string) {
+		var file pages
+		for page := range strings.SplitSeq(text, "\f") {
+			var p extract.PDFPage
+			for line := range strings.SplitSeq(page, "\n") {
+				if title, ok := strings.CutPrefix(line, "#"); ok {
+					p.Outline = append(p.Outline, extract.Block{Kind: extract.Heading, Level: 1, Text: title})
+					continue
+				}
+				p.Text += line + "\n"
+			}
+			file = append(file, p)
+		}
+		blocks, err := extract.Blocks(t.Context(), extract.PDF, nil, file)
+		check(t, blocks, err)
+		again, _ := extract.Blocks(t.Context(), extract.PDF, nil, file)
+		if diff := cmp.Diff(blocks, again); diff != "" {
+			t.Errorf("another result the second time:\n%s", diff)
+		}
+		if len(file) < 3 && blocks != nil && utf8.ValidString(text) && !strings.ContainsAny(text, "#´ˆ˜¯˘˙¨˚˝ˇ¸˛") {
+			told(t, blocks, norm.NFC.String(strings.ReplaceAll(text, "\x00", "")))
+		}
 	})
 }

@@ -22,13 +22,14 @@ func readPDF(pages []PDFPage) []Block {
 		}
 	}
 	withoutMargins(lines)
+	full := fullLine(lines)
 	var blocks []Block
 	for i, page := range pages {
 		number := i + 1
 		if len(pages) == 1 {
 			number = 0
 		}
-		for _, b := range sectionsOf(lines[i], page.Outline) {
+		for _, b := range sectionsOf(lines[i], page.Outline, full) {
 			b.Page = number
 			blocks = append(blocks, b)
 		}
@@ -144,18 +145,18 @@ func withoutMargins(pages [][]string) {
 
 // sectionsOf puts the headings of a page where their lines are. One whose line is not
 // found stands where the one before it does.
-func sectionsOf(lines []string, outline []Block) []Block {
+func sectionsOf(lines []string, outline []Block, full int) []Block {
 	var blocks []Block
 	from := 0
 	for _, heading := range outline {
 		at, length := find(lines[from:], heading.Text)
 		if at >= 0 {
-			blocks = append(blocks, paragraphsOf(lines[from:from+at])...)
+			blocks = append(blocks, paragraphsOf(lines[from:from+at], full)...)
 			from += at + length
 		}
 		blocks = append(blocks, heading)
 	}
-	return append(blocks, paragraphsOf(lines[from:])...)
+	return append(blocks, paragraphsOf(lines[from:], full)...)
 }
 
 // titleLines is how many lines a title may take.
@@ -182,13 +183,24 @@ func find(lines []string, title string) (at, length int) {
 	return -1, 0
 }
 
-// maxNumber bounds what may stand before a title: a number, "Chapter 12".
-const maxNumber = 12
+// maxNumber bounds what may stand before a title: "12", "A.1.3".
+const maxNumber = 6
 
 // numbered tells whether a text is a title with a number before it.
 func numbered(text, title string) bool {
 	rest, ok := strings.CutSuffix(text, title)
-	return ok && len(title) > 3 && len(rest) <= maxNumber && strings.ContainsFunc(rest, unicode.IsNumber)
+	if !ok || len(title) <= 3 || len(rest) > maxNumber {
+		return false
+	}
+	numbers, others := 0, 0
+	for _, r := range rest {
+		if unicode.IsNumber(r) {
+			numbers++
+		} else {
+			others++
+		}
+	}
+	return numbers > 0 && others <= 1
 }
 
 // letters answers the letters and numbers of a text, which its spaces and accents do
@@ -202,21 +214,31 @@ func letters(text string) string {
 	}, norm.NFKD.String(text))
 }
 
+// shortest is how many characters a line has at least that was broken at the edge.
+const shortest = 30
+
+// fullLine answers how many characters of a line say that it was broken at the edge:
+// three quarters of what lines of this document have as a rule.
+func fullLine(pages [][]string) int {
+	var lengths []int
+	for _, lines := range pages {
+		for _, line := range lines {
+			if n := utf8.RuneCountInString(line); n >= shortest {
+				lengths = append(lengths, n)
+			}
+		}
+	}
+	if len(lengths) == 0 {
+		return shortest
+	}
+	slices.Sort(lengths)
+	return max(lengths[len(lengths)/2]*3/4, shortest)
+}
+
 // paragraphsOf puts lines together that were broken at the edge of the page: a line
 // that is about as long as others are goes on in the next one. A shorter one that ends
 // a sentence ends the paragraph, too.
-func paragraphsOf(lines []string) []Block {
-	lengths := make([]int, len(lines))
-	for i, line := range lines {
-		lengths[i] = utf8.RuneCountInString(line)
-	}
-	sorted := slices.Sorted(slices.Values(lengths))
-	full := 0
-	if len(sorted) > 0 {
-		full = sorted[len(sorted)*9/10] * 3 / 4
-	}
-	const shortest = 30 // of a line that was broken
-	full = max(full, shortest)
+func paragraphsOf(lines []string, full int) []Block {
 	var blocks []Block
 	var b strings.Builder
 	flush := func() {
@@ -227,19 +249,20 @@ func paragraphsOf(lines []string) []Block {
 	}
 	for i, line := range lines {
 		b.WriteString(line)
+		length := utf8.RuneCountInString(line)
 		last, _ := utf8.DecodeLastRuneInString(line)
 		ends := strings.ContainsRune(".!?。！？", last)
 		switch {
 		case i+1 == len(lines):
-		case wide(last) && lengths[i] >= full/2 && !ends:
+		case wide(last) && length >= full/2 && !ends:
 			if first, _ := utf8.DecodeRuneInString(lines[i+1]); !wide(first) {
 				b.WriteByte(' ')
 			}
-		case lengths[i] < full && ends:
+		case length < full && ends:
 			flush()
-		case lengths[i] < full, ends, strings.Contains(line, ". . ."), begins(lines[i+1]):
+		case length < full, ends, strings.Contains(line, ". . ."), begins(lines[i+1]):
 			b.WriteByte('\n')
-		case last == '-' && lengths[i] > 1: // a word with a hyphen
+		case last == '-': // a word with a hyphen
 		default:
 			b.WriteByte(' ')
 		}
