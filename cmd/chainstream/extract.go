@@ -20,8 +20,8 @@ import (
 
 // Bounds of the process that takes one file apart.
 const (
-	extractTime   = 2 * time.Minute     // by the clock: a busy machine must not fail a good file
-	extractCPU    = 40                  // seconds
+	extractTime   = 45 * time.Second    // by the clock; a job has a minute
+	extractCPU    = 30                  // seconds
 	extractMemory = 2 << 30             // bytes of data
 	extractOutput = 4 * extract.MaxText // bytes; JSON makes text longer
 	extractInput  = 1 << 30
@@ -206,6 +206,9 @@ func (x extractor) apart(ctx context.Context, name, mediaType string, data []byt
 		return nil, context.Cause(ctx)
 	case out.full:
 		return nil, extract.ErrTooLarge
+	case limited.Err() != nil && cmd.ProcessState != nil && cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime() < extractCPU*time.Second/2:
+		// The machine is busy, which another try may mend.
+		return nil, fmt.Errorf("read the file: %w: it took longer than %s", limited.Err(), extractTime)
 	case limited.Err() != nil:
 		return nil, fmt.Errorf("%w: it took longer than %s", extract.ErrTooLarge, extractTime)
 	case err != nil && cmd.ProcessState != nil && (!cmd.ProcessState.Exited() || bytes.Contains(complaint.Bytes(), []byte("out of memory"))):

@@ -189,7 +189,7 @@ const maxNumber = 6
 // numbered tells whether a text is a title with a number before it.
 func numbered(text, title string) bool {
 	rest, ok := strings.CutSuffix(text, title)
-	if !ok || len(title) <= 3 || len(rest) > maxNumber {
+	if !ok || title == "" || len(rest) > maxNumber {
 		return false
 	}
 	numbers, others := 0, 0
