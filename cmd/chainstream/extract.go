@@ -82,6 +82,7 @@ func (c *extractCommand) Run(ctx context.Context, a *app) error {
 	}
 	out := bufio.NewWriter(a.stdout)
 	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false) // it is six times as long
 	blocks, err := c.blocks(ctx, data)
 	if err != nil {
 		name := ""

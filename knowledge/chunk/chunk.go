@@ -6,6 +6,7 @@
 package chunk
 
 import (
+	"iter"
 	"strings"
 	"unicode/utf8"
 
@@ -56,13 +57,20 @@ func Split(blocks []extract.Block, o Options) []Chunk {
 	var chunks []Chunk
 	var path []extract.Block
 	var section []extract.Block
+	size := 0 // of the section
 	flush := func() {
 		chunks = append(chunks, o.section(headings(path), section)...)
-		section = nil
+		section, size = nil, 0
 	}
 	for _, b := range blocks {
 		if b.Kind != extract.Heading {
-			section = append(section, b)
+			for part := range parts(b) {
+				if size += len(part.Text); size > maxSection || len(b.Text) > maxBlock {
+					flush()
+					size = len(part.Text)
+				}
+				section = append(section, part)
+			}
 			continue
 		}
 		flush()
@@ -73,6 +81,61 @@ func Split(blocks []extract.Block, o Options) []Chunk {
 	}
 	flush()
 	return chunks
+}
+
+// Bounds of what is cut at once, in bytes: what has no joints for so long is none
+// whose passages are worth more memory. There is no overlap between two sections.
+const (
+	maxSection = 1 << 20
+	maxBlock   = maxSection / 4
+)
+
+// parts cuts a block that is too large between lines, or between words. Each part of a
+// table begins with its head.
+func parts(b extract.Block) iter.Seq[extract.Block] {
+	return func(yield func(extract.Block) bool) {
+		head, rest := "", b.Text
+		if b.Kind == extract.Table && len(b.Text) > maxBlock {
+			if head, rest = tableHead(b.Text); len(head) > maxBlock/4 {
+				head, rest = "", b.Text
+			}
+		}
+		for {
+			part := b
+			if len(rest) <= maxBlock {
+				part.Text = head + rest
+				yield(part)
+				return
+			}
+			cut := strings.LastIndexByte(rest[:maxBlock], '\n')
+			if cut < maxBlock/2 {
+				cut = max(cut, strings.LastIndexByte(rest[:maxBlock], ' '))
+			}
+			if cut <= 0 {
+				cut = boundary(rest, maxBlock)
+			}
+			part.Text, rest = head+rest[:cut], rest[cut:]
+			if head != "" {
+				rest = strings.TrimPrefix(rest, "\n")
+			}
+			if !yield(part) {
+				return
+			}
+		}
+	}
+}
+
+// tableHead parts the names of the columns, with the line of dashes that Markdown has
+// under them, from the rows. head ends with a line feed, or is empty.
+func tableHead(text string) (head, rows string) {
+	first, rest, found := strings.Cut(text, "\n")
+	if !found {
+		return "", text
+	}
+	if line, more, ok := strings.Cut(rest, "\n"); ok && strings.Trim(line, "|-: \t") == "" {
+		return first + "\n" + line + "\n", more
+	}
+	return first + "\n", rest
 }
 
 func headings(path []extract.Block) []string {
@@ -244,12 +307,9 @@ func (o Options) units(b extract.Block, room int) []unit {
 	case extract.Code:
 		return o.lines(b.Text, "", room)
 	case extract.Table:
-		head, rest, found := strings.Cut(b.Text, "\n")
-		// A Markdown table has a line of dashes under its head.
-		if line, more, ok := strings.Cut(rest, "\n"); ok && strings.Trim(line, "|-: \t") == "" {
-			head, rest = head+"\n"+line, more
-		}
-		if !found || o.Count(head) > room/3 {
+		head, rest := tableHead(b.Text)
+		head = strings.TrimSuffix(head, "\n")
+		if head == "" || o.Count(head) > room/3 {
 			return o.lines(b.Text, "", room)
 		}
 		return append(o.pieces(head, "\n", room), o.lines(rest, head, room-o.Count(head))...)

@@ -68,6 +68,10 @@ var (
 // MaxText bounds the text of one document, in bytes.
 const MaxText = 64 << 20
 
+// maxBlocks bounds the blocks of one document: each takes more memory than its text
+// when it is hardly any.
+const maxBlocks = 1 << 20
+
 // PDFReader answers the pages of a PDF document. Errors: ErrInvalid, ErrEncrypted,
 // ErrTooLarge.
 type PDFReader interface {
@@ -219,7 +223,7 @@ func tidy(blocks []Block) ([]Block, error) {
 		if strings.TrimSpace(b.Text) == "" {
 			continue
 		}
-		if size += len(b.Text); size > MaxText {
+		if size += len(b.Text); size > MaxText || len(kept) == maxBlocks {
 			return nil, ErrTooLarge
 		}
 		kept = append(kept, b)
