@@ -54,6 +54,8 @@ const least = 16
 func Split(blocks []extract.Block, o Options) []Chunk {
 	o.MaxTokens = max(o.MaxTokens, least)
 	o.Overlap = min(max(o.Overlap, 0), o.MaxTokens/3)
+	count := o.Count
+	o.Count = func(text string) int { return max(count(text), (len(text)+bytesPerToken-1)/bytesPerToken) }
 	var chunks []Chunk
 	var path []extract.Block
 	var section []extract.Block
@@ -80,8 +82,15 @@ func Split(blocks []extract.Block, o Options) []Chunk {
 		path = append(path, b)
 	}
 	flush()
+	for i, c := range chunks {
+		chunks[i].Tokens = count(c.Embedded())
+	}
 	return chunks
 }
+
+// bytesPerToken is how much text a token stands for at most. To a model of another
+// language a whole book is one unknown word, and would be one passage.
+const bytesPerToken = 16
 
 // Bounds of what is cut at once, in bytes: what has no joints for so long is none
 // whose passages are worth more memory. There is no overlap between two sections.
@@ -184,7 +193,6 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 		first := o.overlap(units, from, to, room)
 		text := joined(units[first:to])
 		c := Chunk{Headings: path, Text: text, Page: units[from].page}
-		c.Tokens = o.Count(c.Embedded())
 		chunks = append(chunks, c)
 		from = to
 	}
@@ -399,12 +407,12 @@ func (o Options) pieces(text, before string, room int) []unit {
 // characters when the first word is too long.
 func (o Options) prefix(text string, room int) int {
 	fits := func(end int) bool { return o.Count(text[:end]) <= room }
-	// No token is longer than this many bytes on average, so that the count is
-	// never taken of a whole book.
-	const bytesPerToken = 16
-	limit := min(len(text), room*bytesPerToken)
-	low, high := 0, limit
-	for low < high { // the count grows with the text
+	// The count grows with the text, and is never taken of much more than has room.
+	low, high := 0, min(len(text), max(room, 1))
+	for high < len(text) && fits(boundary(text, high)) {
+		low, high = high, min(len(text), 2*high)
+	}
+	for low < high {
 		middle := (low + high + 1) / 2
 		if fits(boundary(text, middle)) {
 			low = middle

@@ -164,6 +164,17 @@ func TestLargeBlocks(t *testing.T) {
 	}
 }
 
+// Text that the model's tokenizer does not know is cut as well.
+func TestUnknownWriting(t *testing.T) {
+	o := chunk.Options{MaxTokens: 64, Count: func(string) int { return 1 }}
+	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: strings.Repeat("潮の満ち引き", 1000)}}, o)
+	for _, c := range chunks {
+		if len(c.Text) > 64*16 || c.Tokens != 1 {
+			t.Errorf("a chunk of %d bytes, %d tokens", len(c.Text), c.Tokens)
+		}
+	}
+}
+
 // inOrder tells whether chunks are the text one after the other, each of them beginning
 // with nothing or with the end of what is before it.
 func inOrder(text string, chunks []chunk.Chunk) bool {
