@@ -169,9 +169,10 @@ func find(lines []string, title string) (at, length int) {
 		return -1, 0
 	}
 	for i := range lines {
-		have := ""
+		var read strings.Builder
 		for n := 1; n <= titleLines && i+n <= len(lines); n++ {
-			have += letters(lines[i+n-1])
+			read.WriteString(letters(lines[i+n-1]))
+			have := read.String()
 			if have == want || numbered(have, want) || numbered(want, have) {
 				return i, n
 			}
