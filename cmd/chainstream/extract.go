@@ -212,7 +212,7 @@ func (x extractor) apart(ctx context.Context, name, mediaType string, data []byt
 		return nil, fmt.Errorf("read the file: %w: it took longer than %s", limited.Err(), extractTime)
 	case limited.Err() != nil:
 		return nil, fmt.Errorf("%w: it took longer than %s", extract.ErrTooLarge, extractTime)
-	case err != nil && cmd.ProcessState != nil && (!cmd.ProcessState.Exited() || bytes.Contains(complaint.Bytes(), []byte("out of memory"))):
+	case err != nil && cmd.ProcessState != nil && (!cmd.ProcessState.Exited() || outOfMemory(complaint.Bytes())):
 		return nil, fmt.Errorf("%w: %w: %s", extract.ErrTooLarge, err, complaint.Bytes())
 	case err != nil && cmd.ProcessState != nil: // the file broke the reader
 		return nil, fmt.Errorf("%w: %w: %s", extract.ErrInvalid, err, complaint.Bytes())
@@ -220,6 +220,11 @@ func (x extractor) apart(ctx context.Context, name, mediaType string, data []byt
 		return nil, fmt.Errorf("start the reader of files: %w", err)
 	}
 	return readLines(out.Bytes())
+}
+
+// outOfMemory tells whether this is how a Go program complains of too little memory.
+func outOfMemory(complaint []byte) bool {
+	return bytes.Contains(complaint, []byte("out of memory")) || bytes.Contains(complaint, []byte("cannot allocate memory"))
 }
 
 func readLines(out []byte) ([]extract.Block, error) {
