@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 
 	"github.com/chainstream/chainstream/chain"
 	"github.com/chainstream/chainstream/internal/sseclient"
+	"github.com/chainstream/chainstream/knowledge/extract"
 )
 
 // What the tests drive: the whole program, and the parts whose cases a whole
@@ -31,4 +33,9 @@ func Transcript(w io.Writer, live bool, list []sseclient.Event) error {
 		}
 	}
 	return nil
+}
+
+// Extract takes a file apart as a server does that has PDFium in a file.
+func Extract(ctx context.Context, pdfium, name string, data []byte) ([]extract.Block, error) {
+	return extractor{pdfium: pdfium}.Extract(ctx, name, "", data)
 }

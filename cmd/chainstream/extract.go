@@ -20,11 +20,14 @@ import (
 
 // Bounds of the process that takes one file apart.
 const (
-	extractTime   = 30 * time.Second
-	extractCPU    = 40                  // seconds
-	extractMemory = 3 << 30             // bytes of data
+	extractTime   = 45 * time.Second    // by the clock; a job has a minute
+	extractCPU    = 30                  // seconds
+	extractMemory = 2 << 30             // bytes of data
 	extractOutput = 4 * extract.MaxText // bytes; JSON makes text longer
 	extractInput  = 1 << 30
+	// What is smaller and a text is read in the server itself: it saves the start of a
+	// process, and cannot take much.
+	extractHere = 64 << 10
 )
 
 // extractCommand is chainstream extract: a file on standard input, one block in
@@ -34,6 +37,23 @@ type extractCommand struct {
 	MediaType string `help:"Media type of the file."`
 	PDFium    string `name:"pdfium" help:"PDFium as a WebAssembly file."`
 	Cache     string `help:"Folder for compiled code."`
+	Leash     bool   `help:"End at once when file descriptor 3 is closed, as it is by the end of the server."`
+}
+
+// leashFD is the first of the files that a process is started with beside its
+// standard ones.
+const leashFD = 3
+
+// leash ends this process with the one that holds the other end of the pipe, in
+// whatever way that one ends. The kernel closes the pipe of a killed process, on
+// every system; a signal at the death of the parent is known to Linux alone, and
+// comes already when the thread ends that started the child.
+func leash() {
+	pipe := os.NewFile(leashFD, "leash")
+	go func() {
+		_, _ = pipe.Read(make([]byte, 1)) // nothing is ever written: it returns at the end
+		os.Exit(exitFailed)               //nolint:revive // whatever is going on must end, and cannot be asked to
+	}()
 }
 
 // extractLine is a block, or the reason why there is none.
@@ -50,6 +70,9 @@ var failures = map[string]error{
 
 // Run takes the file apart.
 func (c *extractCommand) Run(ctx context.Context, a *app) error {
+	if c.Leash {
+		leash()
+	}
 	if err := limitProcess(extractMemory, extractCPU); err != nil {
 		return fmt.Errorf("limit the process: %w", err)
 	}
@@ -59,6 +82,7 @@ func (c *extractCommand) Run(ctx context.Context, a *app) error {
 	}
 	out := bufio.NewWriter(a.stdout)
 	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false) // it is six times as long
 	blocks, err := c.blocks(ctx, data)
 	if err != nil {
 		name := ""
@@ -101,14 +125,14 @@ func (c *extractCommand) blocks(ctx context.Context, data []byte) ([]extract.Blo
 		defer func() { _ = r.Close(ctx) }() // the process ends
 		reader = pdfPages{r}
 	}
-	return extract.Blocks(ctx, format, data, reader)
+	return extract.Read(ctx, c.Name, c.MediaType, data, reader)
 }
 
 // pdfPages reads PDF documents with the errors of package extract.
 type pdfPages struct{ reader *pdf.Reader }
 
 // PDFPages implements extract.PDFReader.
-func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]string, error) {
+func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]extract.PDFPage, error) {
 	pages, err := p.reader.Pages(ctx, data)
 	switch {
 	case errors.Is(err, pdf.ErrEncrypted):
@@ -120,18 +144,21 @@ func (p pdfPages) PDFPages(ctx context.Context, data []byte) ([]string, error) {
 	case err != nil:
 		return nil, err
 	}
-	texts := make([]string, len(pages))
+	out := make([]extract.PDFPage, len(pages))
 	for i, page := range pages {
-		texts[i] = page.Text
+		out[i].Text = page.Text
+		for _, title := range page.Outline {
+			out[i].Outline = append(out[i].Outline, extract.Block{Kind: extract.Heading, Level: title.Level, Text: title.Text})
+		}
 	}
-	return texts, nil
+	return out, nil
 }
 
 // errNoPDFium is for users.
 var errNoPDFium = fmt.Errorf("%w on this server: it lacks PDFium, which reads PDF documents; %s", extract.ErrUnsupported, uselite.Remedy)
 
-// extractor takes files apart: texts here, what unfolds or is parsed by rules that
-// strangers play with in a process of its own, with bounded memory and time.
+// extractor takes files apart: small texts here, everything else in a process of its
+// own, with bounded memory and time.
 type extractor struct {
 	pdfium string // "" = PDF documents cannot be read
 }
@@ -144,10 +171,10 @@ func (x extractor) Extract(ctx context.Context, name, mediaType string, data []b
 		return nil, err
 	case format == extract.PDF && x.pdfium == "":
 		return nil, errNoPDFium
-	case format == extract.PDF, format == extract.DOCX, format == extract.HTML:
+	case format == extract.PDF, format == extract.DOCX, format == extract.HTML, len(data) > extractHere:
 		return x.apart(ctx, name, mediaType, data)
 	}
-	return extract.Blocks(ctx, format, data, nil)
+	return extract.Read(ctx, name, mediaType, data, nil)
 }
 
 // apart runs chainstream extract.
@@ -158,7 +185,7 @@ func (x extractor) apart(ctx context.Context, name, mediaType string, data []byt
 	}
 	limited, cancel := context.WithTimeout(ctx, extractTime)
 	defer cancel()
-	args := []string{"extract", "--name=" + name, "--media-type=" + mediaType, "--pdfium=" + x.pdfium}
+	args := []string{"extract", "--leash", "--name=" + name, "--media-type=" + mediaType, "--pdfium=" + x.pdfium}
 	if dir, err := os.UserCacheDir(); err == nil {
 		args = append(args, "--cache="+filepath.Join(dir, "chainstream"))
 	}
@@ -168,21 +195,36 @@ func (x extractor) apart(ctx context.Context, name, mediaType string, data []byt
 	out, complaint := &bounded{most: extractOutput}, &bounded{most: 4 << 10, drop: true}
 	cmd.Stdout, cmd.Stderr = out, complaint
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	held, kept, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start the reader of files: %w", err)
+	}
+	defer kept.Close() //nolint:errcheck // the child is gone
+	cmd.ExtraFiles = []*os.File{held}
+	err = errors.Join(cmd.Run(), held.Close())
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case out.full:
 		return nil, extract.ErrTooLarge
+	case limited.Err() != nil && cmd.ProcessState != nil && cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime() < extractCPU*time.Second/2:
+		// The machine is busy, which another try may mend.
+		return nil, fmt.Errorf("read the file: %w: it took longer than %s", limited.Err(), extractTime)
 	case limited.Err() != nil:
 		return nil, fmt.Errorf("%w: it took longer than %s", extract.ErrTooLarge, extractTime)
-	case err != nil && cmd.ProcessState != nil:
-		// It ran out of memory or time, or the file broke the reader.
+	case err != nil && cmd.ProcessState != nil && (!cmd.ProcessState.Exited() || outOfMemory(complaint.Bytes())):
+		return nil, fmt.Errorf("%w: %w: %s", extract.ErrTooLarge, err, complaint.Bytes())
+	case err != nil && cmd.ProcessState != nil: // the file broke the reader
 		return nil, fmt.Errorf("%w: %w: %s", extract.ErrInvalid, err, complaint.Bytes())
 	case err != nil:
 		return nil, fmt.Errorf("start the reader of files: %w", err)
 	}
 	return readLines(out.Bytes())
+}
+
+// outOfMemory tells whether this is how a Go program complains of too little memory.
+func outOfMemory(complaint []byte) bool {
+	return bytes.Contains(complaint, []byte("out of memory")) || bytes.Contains(complaint, []byte("cannot allocate memory"))
 }
 
 func readLines(out []byte) ([]extract.Block, error) {

@@ -92,7 +92,7 @@ func TestKnowledge(t *testing.T) {
 	if r.code != 1 {
 		t.Errorf("exit code %d", r.code)
 	}
-	for _, want := range []string{"paper.pdf: failed. This kind of file cannot be read", "garbage.docx: failed. The file is damaged or not of its kind.", "bomb.docx: failed. The file unfolds to more text than is allowed."} {
+	for _, want := range []string{"paper.pdf: failed. This kind of file cannot be read", "garbage.docx: failed. The file is damaged or not of its kind.", "bomb.docx: failed. The file unfolds to more text, or takes more time or memory to read, than is allowed."} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("no %q in:\n%s%s", want, r.stdout, r.stderr)
 		}

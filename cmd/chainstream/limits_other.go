@@ -2,5 +2,15 @@
 
 package main
 
-// limitProcess does nothing here: the time alone is bounded, by the server.
-func limitProcess(_, _ uint64) error { return nil }
+import "syscall"
+
+// limitProcess bounds the processor time of this process, in seconds: beyond it, it
+// is killed. Its memory cannot be bounded here. A crash leaves no file behind.
+func limitProcess(_, seconds uint64) error {
+	for resource, most := range map[int]uint64{syscall.RLIMIT_CPU: seconds, syscall.RLIMIT_CORE: 0} {
+		if err := syscall.Setrlimit(resource, &syscall.Rlimit{Cur: most, Max: most}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

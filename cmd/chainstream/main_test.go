@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "extract" {
 		os.Exit(main.Report(main.Run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr), os.Stderr))
 	}
+	if len(os.Args) > 2 && os.Args[1] == extracting {
+		_, err := main.Extract(context.Background(), os.Args[2], "a.pdf", []byte("%PDF-1.7"))
+		os.Exit(main.Report(err, os.Stderr))
+	}
 	pgtest.Main(m)
 }
 

@@ -6,6 +6,7 @@
 package chunk
 
 import (
+	"iter"
 	"strings"
 	"unicode/utf8"
 
@@ -53,16 +54,25 @@ const least = 16
 func Split(blocks []extract.Block, o Options) []Chunk {
 	o.MaxTokens = max(o.MaxTokens, least)
 	o.Overlap = min(max(o.Overlap, 0), o.MaxTokens/3)
+	count := o.Count
+	o.Count = func(text string) int { return max(count(text), (len(text)+bytesPerToken-1)/bytesPerToken) }
 	var chunks []Chunk
 	var path []extract.Block
 	var section []extract.Block
+	size := 0 // of the section
 	flush := func() {
 		chunks = append(chunks, o.section(headings(path), section)...)
-		section = nil
+		section, size = nil, 0
 	}
 	for _, b := range blocks {
 		if b.Kind != extract.Heading {
-			section = append(section, b)
+			for part := range parts(b) {
+				if size += len(part.Text); size > maxSection || len(b.Text) > maxBlock {
+					flush()
+					size = len(part.Text)
+				}
+				section = append(section, part)
+			}
 			continue
 		}
 		flush()
@@ -72,7 +82,69 @@ func Split(blocks []extract.Block, o Options) []Chunk {
 		path = append(path, b)
 	}
 	flush()
+	for i, c := range chunks {
+		chunks[i].Tokens = count(c.Embedded())
+	}
 	return chunks
+}
+
+// bytesPerToken is how much text a token stands for at most. To a model of another
+// language a whole book is one unknown word, and would be one passage.
+const bytesPerToken = 16
+
+// Bounds of what is cut at once, in bytes: what has no joints for so long is none
+// whose passages are worth more memory. There is no overlap between two sections.
+const (
+	maxSection = 1 << 20
+	maxBlock   = maxSection / 4
+)
+
+// parts cuts a block that is too large between lines, or between words. Each part of a
+// table begins with its head.
+func parts(b extract.Block) iter.Seq[extract.Block] {
+	return func(yield func(extract.Block) bool) {
+		head, rest := "", b.Text
+		if b.Kind == extract.Table && len(b.Text) > maxBlock {
+			if head, rest = tableHead(b.Text); len(head) > maxBlock/4 {
+				head, rest = "", b.Text
+			}
+		}
+		for {
+			part := b
+			if len(rest) <= maxBlock {
+				part.Text = head + rest
+				yield(part)
+				return
+			}
+			cut := strings.LastIndexByte(rest[:maxBlock], '\n')
+			if cut < maxBlock/2 {
+				cut = max(cut, strings.LastIndexByte(rest[:maxBlock], ' '))
+			}
+			if cut <= 0 {
+				cut = boundary(rest, maxBlock)
+			}
+			part.Text, rest = head+rest[:cut], rest[cut:]
+			if head != "" {
+				rest = strings.TrimPrefix(rest, "\n")
+			}
+			if !yield(part) {
+				return
+			}
+		}
+	}
+}
+
+// tableHead parts the names of the columns, with the line of dashes that Markdown has
+// under them, from the rows. head ends with a line feed, or is empty.
+func tableHead(text string) (head, rows string) {
+	first, rest, found := strings.Cut(text, "\n")
+	if !found {
+		return "", text
+	}
+	if line, more, ok := strings.Cut(rest, "\n"); ok && strings.Trim(line, "|-: \t") == "" {
+		return first + "\n" + line + "\n", more
+	}
+	return first + "\n", rest
 }
 
 func headings(path []extract.Block) []string {
@@ -121,7 +193,6 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 		first := o.overlap(units, from, to, room)
 		text := joined(units[first:to])
 		c := Chunk{Headings: path, Text: text, Page: units[from].page}
-		c.Tokens = o.Count(c.Embedded())
 		chunks = append(chunks, c)
 		from = to
 	}
@@ -244,12 +315,9 @@ func (o Options) units(b extract.Block, room int) []unit {
 	case extract.Code:
 		return o.lines(b.Text, "", room)
 	case extract.Table:
-		head, rest, found := strings.Cut(b.Text, "\n")
-		// A Markdown table has a line of dashes under its head.
-		if line, more, ok := strings.Cut(rest, "\n"); ok && strings.Trim(line, "|-: \t") == "" {
-			head, rest = head+"\n"+line, more
-		}
-		if !found || o.Count(head) > room/3 {
+		head, rest := tableHead(b.Text)
+		head = strings.TrimSuffix(head, "\n")
+		if head == "" || o.Count(head) > room/3 {
 			return o.lines(b.Text, "", room)
 		}
 		return append(o.pieces(head, "\n", room), o.lines(rest, head, room-o.Count(head))...)
@@ -339,12 +407,12 @@ func (o Options) pieces(text, before string, room int) []unit {
 // characters when the first word is too long.
 func (o Options) prefix(text string, room int) int {
 	fits := func(end int) bool { return o.Count(text[:end]) <= room }
-	// No token is longer than this many bytes on average, so that the count is
-	// never taken of a whole book.
-	const bytesPerToken = 16
-	limit := min(len(text), room*bytesPerToken)
-	low, high := 0, limit
-	for low < high { // the count grows with the text
+	// The count grows with the text, and is never taken of much more than has room.
+	low, high := 0, min(len(text), max(room, 1))
+	for high < len(text) && fits(boundary(text, high)) {
+		low, high = high, min(len(text), 2*high)
+	}
+	for low < high {
 		middle := (low + high + 1) / 2
 		if fits(boundary(text, middle)) {
 			low = middle

@@ -142,6 +142,58 @@ func verify(t *testing.T, blocks []extract.Block, o chunk.Options) {
 	}
 }
 
+// A block or a section of any size takes the memory of a small one, and loses nothing.
+func TestLargeBlocks(t *testing.T) {
+	o := chunk.Options{MaxTokens: 64, Overlap: 8, Count: words}
+	row := "| " + strings.Repeat("x", 200) + " | y |\n"
+	for name, b := range map[string]extract.Block{
+		"lines":        {Kind: extract.Code, Text: strings.Repeat("a\nb\n", 1<<18)},
+		"one sentence": {Kind: extract.Paragraph, Text: strings.Repeat("word ", 1<<17)},
+		"no words":     {Kind: extract.Paragraph, Text: strings.Repeat("漢", 1<<18)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			verify(t, []extract.Block{b}, o)
+		})
+	}
+	const head = "| name | value |\n|---|---|\n"
+	for i, c := range chunk.Split([]extract.Block{{Kind: extract.Table, Text: head + strings.Repeat(row, 6000)}}, o) {
+		if !strings.HasPrefix(c.Text, head) || strings.Count(c.Text, "name") != 1 {
+			t.Fatalf("chunk %d does not begin with the head: %.200s", i, c.Text)
+		}
+	}
+}
+
+// Text that the model's tokenizer does not know is cut as well.
+func TestUnknownWriting(t *testing.T) {
+	o := chunk.Options{MaxTokens: 64, Count: func(string) int { return 1 }}
+	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: strings.Repeat("潮の満ち引き", 1000)}}, o)
+	for _, c := range chunks {
+		if len(c.Text) > 64*16 || c.Tokens != 1 {
+			t.Errorf("a chunk of %d bytes, %d tokens", len(c.Text), c.Tokens)
+		}
+	}
+}
+
+// inOrder tells whether chunks are the text one after the other, each of them beginning
+// with nothing or with the end of what is before it.
+func inOrder(text string, chunks []chunk.Chunk) bool {
+	ends := map[int]bool{0: true} // where the text read so far may end: it may repeat itself
+	for _, c := range chunks {
+		part := strip(c.Text)
+		next := make(map[int]bool)
+		for end := range ends {
+			for from := max(end-len(part)+1, 0); from <= end; from++ {
+				if strings.HasPrefix(text[from:], part) {
+					next[from+len(part)] = true
+				}
+			}
+		}
+		ends = next
+	}
+	return ends[len(text)]
+}
+
 func strip(text string) string { return strings.Join(strings.Fields(text), "") }
 
 func FuzzSplit(f *testing.F) {
@@ -153,6 +205,20 @@ func FuzzSplit(f *testing.F) {
 		if err != nil {
 			return
 		}
-		verify(t, blocks, chunk.Options{MaxTokens: int(most), Overlap: int(overlap), Count: words})
+		o := chunk.Options{MaxTokens: int(most), Overlap: int(overlap), Count: words}
+		verify(t, blocks, o)
+		var all strings.Builder
+		for _, b := range blocks {
+			if b.Kind == extract.Table { // its head is repeated
+				return
+			}
+			if b.Kind != extract.Heading {
+				all.WriteString(strip(b.Text))
+			}
+		}
+		const square = 1 << 12 // bytes: this takes the square of them
+		if all.Len() <= square && !inOrder(all.String(), chunk.Split(blocks, o)) {
+			t.Errorf("chunks are not the text, or repeat something else than the end of what is before: %q of %q", texts(chunk.Split(blocks, o)), all.String())
+		}
 	})
 }

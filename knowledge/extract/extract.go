@@ -12,7 +12,6 @@ import (
 	"mime"
 	"path"
 	"strings"
-	"unicode/utf8"
 )
 
 // Kind says what a block is.
@@ -55,12 +54,13 @@ var (
 	ErrUnsupported = errors.New("this kind of file cannot be read; text, Markdown, HTML, PDF, DOCX, CSV, JSON and JSONL can")
 	// ErrInvalid says that a document is not what its name or type says.
 	ErrInvalid = errors.New("the file is damaged or not of its kind")
-	// ErrEncoding says that a text is not UTF-8 or UTF-16.
+	// ErrEncoding says that a text is not UTF-8 or UTF-16, and does not say what it is.
 	ErrEncoding = errors.New("the text is not UTF-8; convert it first")
 	// ErrEncrypted says that a document needs a password.
 	ErrEncrypted = errors.New("the file is protected by a password")
-	// ErrTooLarge says that a document unfolds to more than is allowed.
-	ErrTooLarge = errors.New("the file unfolds to more text than is allowed")
+	// ErrTooLarge says that a document unfolds to more than is allowed, or that
+	// reading it does.
+	ErrTooLarge = errors.New("the file unfolds to more text, or takes more time or memory to read, than is allowed")
 	// ErrEmpty says that a document holds no text, for example only pictures of it.
 	ErrEmpty = errors.New("the file has no text")
 )
@@ -68,10 +68,20 @@ var (
 // MaxText bounds the text of one document, in bytes.
 const MaxText = 64 << 20
 
-// PDFReader answers the text of the pages of a PDF document. Errors: ErrInvalid,
-// ErrEncrypted, ErrTooLarge.
+// maxBlocks bounds the blocks of one document: each takes more memory than its text
+// when it is hardly any.
+const maxBlocks = 1 << 20
+
+// PDFReader answers the pages of a PDF document. Errors: ErrInvalid, ErrEncrypted,
+// ErrTooLarge.
 type PDFReader interface {
-	PDFPages(ctx context.Context, data []byte) ([]string, error)
+	PDFPages(ctx context.Context, data []byte) ([]PDFPage, error)
+}
+
+// PDFPage is a page of a PDF document.
+type PDFPage struct {
+	Text    string
+	Outline []Block // headings that lead to this page, in their order
 }
 
 // Detect answers the format of a file from its content, its media type, which may
@@ -90,6 +100,9 @@ func Detect(name, mediaType string, data []byte) (Format, error) {
 	case PDF, DOCX:
 		return "", fmt.Errorf("%w: it does not begin as a %s file does", ErrInvalid, strings.ToUpper(string(format)))
 	case "":
+		if parsed, _, err := mime.ParseMediaType(mediaType); err == nil && parsed == "text/plain" {
+			return Text, nil
+		}
 		if _, err := decode(data); err != nil {
 			return "", ErrUnsupported
 		}
@@ -137,6 +150,19 @@ func byName(name, mediaType string) Format {
 	return ""
 }
 
+// Read detects the format of a document and reads it, in the encoding that its media
+// type declares, if it does.
+func Read(ctx context.Context, name, mediaType string, data []byte, pdf PDFReader) ([]Block, error) {
+	format, err := Detect(name, mediaType, data)
+	if err != nil {
+		return nil, err
+	}
+	if format != PDF && format != DOCX {
+		data = declared(data, charsetOf(mediaType))
+	}
+	return Blocks(ctx, format, data, pdf)
+}
+
 // Blocks reads a document. pdf may be nil where no PDF comes.
 func Blocks(ctx context.Context, format Format, data []byte, pdf PDFReader) ([]Block, error) {
 	var blocks []Block
@@ -146,13 +172,16 @@ func Blocks(ctx context.Context, format Format, data []byte, pdf PDFReader) ([]B
 		if pdf == nil {
 			return nil, ErrUnsupported
 		}
-		var pages []string
+		var pages []PDFPage
 		if pages, err = pdf.PDFPages(ctx, data); err == nil {
-			blocks = pagesOfText(pages)
+			blocks = readPDF(pages)
 		}
 	case DOCX:
 		blocks, err = readDOCX(data)
 	default:
+		if format == HTML {
+			data = declared(data, charsetWithin(data))
+		}
 		var text string
 		if text, err = decode(data); err == nil {
 			blocks, err = readText(format, text)
@@ -194,7 +223,7 @@ func tidy(blocks []Block) ([]Block, error) {
 		if strings.TrimSpace(b.Text) == "" {
 			continue
 		}
-		if size += len(b.Text); size > MaxText {
+		if size += len(b.Text); size > MaxText || len(kept) == maxBlocks {
 			return nil, ErrTooLarge
 		}
 		kept = append(kept, b)
@@ -203,26 +232,4 @@ func tidy(blocks []Block) ([]Block, error) {
 		return nil, ErrEmpty
 	}
 	return kept, nil
-}
-
-// binaryBytes is how much of a text is looked at for bytes that no text has.
-const binaryBytes = 64 << 10
-
-// decode answers the text of a file in UTF-8, or in UTF-16 with a byte order
-// mark.
-func decode(data []byte) (string, error) {
-	switch {
-	case bytes.HasPrefix(data, []byte("\xEF\xBB\xBF")):
-		data = data[3:]
-	case bytes.HasPrefix(data, []byte("\xFF\xFE")), bytes.HasPrefix(data, []byte("\xFE\xFF")):
-		return decodeUTF16(data), nil
-	}
-	if !utf8.Valid(data) {
-		return "", ErrEncoding
-	}
-	head := data[:min(len(data), binaryBytes)]
-	if bytes.IndexByte(head, 0) >= 0 {
-		return "", ErrInvalid
-	}
-	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data)), nil
 }

@@ -6,7 +6,6 @@ import (
 	"compress/flate"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -41,9 +40,9 @@ func archive(t testing.TB, name string, content io.Reader) []byte {
 }
 
 // pages stands for the reader of PDF documents.
-type pages []string
+type pages []extract.PDFPage
 
-func (p pages) PDFPages(_ context.Context, data []byte) ([]string, error) {
+func (p pages) PDFPages(_ context.Context, data []byte) ([]extract.PDFPage, error) {
 	if bytes.Contains(data, []byte("/Encrypt")) {
 		return nil, extract.ErrEncrypted
 	}
@@ -69,7 +68,7 @@ func read(t testing.TB, name, mediaType string, data []byte) ([]extract.Block, e
 	if err != nil {
 		return nil, err
 	}
-	return extract.Blocks(t.Context(), format, data, pages{"First page.\n\nSecond paragraph.", "Another page."})
+	return extract.Blocks(t.Context(), format, data, pages{{Text: "First page.\nSecond paragraph."}, {Text: "Another page."}})
 }
 
 func TestFormats(t *testing.T) {
@@ -97,7 +96,7 @@ func TestFormats(t *testing.T) {
 			"a.html", "", []byte(`<html><head><title>t</title><script>alert(1)</script></head><body><nav>Home</nav><h2>Top</h2><p>One <b>two</b>.<!-- no --></p><pre><code>x
 
 y</code></pre><table><tr><th>a</th></tr><tr><td>1</td></tr></table><footer>end</footer></body></html>`),
-			[]extract.Block{{Kind: h, Level: 2, Text: "Top"}, {Kind: p, Text: "One **two**."}, {Kind: c, Text: "x\n\ny"}, {Kind: tb, Text: "| a |\n|---|\n| 1 |"}},
+			[]extract.Block{{Kind: h, Level: 1, Text: "t"}, {Kind: h, Level: 2, Text: "Top"}, {Kind: p, Text: "One two."}, {Kind: c, Text: "x\n\ny"}, {Kind: tb, Text: "| a |\n|---|\n| 1 |"}},
 		},
 		"PDF": {"a.bin", "", []byte("%PDF-1.7"), []extract.Block{{Kind: p, Text: "First page.", Page: 1}, {Kind: p, Text: "Second paragraph.", Page: 1}, {Kind: p, Text: "Another page.", Page: 2}}},
 		"DOCX": {
@@ -234,23 +233,4 @@ func check(t *testing.T, blocks []extract.Block, err error) {
 			t.Fatalf("a block that must not be: %s %d %.80q", b.Kind, b.Level, b.Text)
 		}
 	}
-}
-
-func FuzzBlocks(f *testing.F) {
-	for i, seed := range []string{"# a\n\n| b |\n|---|\n| c |", "<p>a<table><td>b", `{"a": [1, {"b": null}]}`, "a;b\n\"1\n", "\xff\xfea\x00\x00\xd8", "---\n---\n> - ```\n"} {
-		f.Add([]byte(seed), uint8(i))
-	}
-	names := []string{"a.md", "a.html", "a.json", "a.csv", "a.txt", "a.docx"}
-	f.Fuzz(func(t *testing.T, data []byte, kind uint8) {
-		name := names[int(kind)%len(names)]
-		if name == "a.docx" { // the archive would hide everything from the fuzzer
-			data = archive(t, "word/document.xml", bytes.NewReader(data))
-		}
-		blocks, err := read(t, name, "", data)
-		check(t, blocks, err)
-		again, err2 := read(t, name, "", data)
-		if diff := cmp.Diff(blocks, again); diff != "" || fmt.Sprint(err) != fmt.Sprint(err2) {
-			t.Errorf("another result the second time: %v, %v\n%s", err, err2, diff)
-		}
-	})
 }

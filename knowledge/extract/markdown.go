@@ -2,21 +2,14 @@ package extract
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 
-	htmltomarkdown "github.com/JohannesKaufmann/html-to-markdown/v2/converter"
-	"github.com/JohannesKaufmann/html-to-markdown/v2/plugin/base"
-	"github.com/JohannesKaufmann/html-to-markdown/v2/plugin/commonmark"
-	"github.com/JohannesKaufmann/html-to-markdown/v2/plugin/table"
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/extension"
 	extensionast "github.com/yuin/goldmark/extension/ast"
 	"github.com/yuin/goldmark/parser"
 	"github.com/yuin/goldmark/text"
 	"github.com/yuin/goldmark/util"
-	"golang.org/x/net/html"
-	"golang.org/x/net/html/atom"
 )
 
 // readMarkdown makes a block of every block of the document, with its own text:
@@ -140,42 +133,4 @@ func withoutFrontMatter(source string) string {
 		return body
 	}
 	return source
-}
-
-// readHTML reads what a page says, without what is there to move around.
-func readHTML(source string) ([]Block, error) {
-	root, err := html.Parse(strings.NewReader(source))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	prune(root)
-	converter := htmltomarkdown.NewConverter(htmltomarkdown.WithPlugins(
-		base.NewBasePlugin(), commonmark.NewCommonmarkPlugin(), table.NewTablePlugin()),
-		htmltomarkdown.WithEscapeMode(htmltomarkdown.EscapeModeDisabled))
-	converted, err := converter.ConvertNode(root)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	return readMarkdown(string(converted)), nil
-}
-
-// prune removes navigation, forms and everything that is no text.
-func prune(n *html.Node) {
-	for child := n.FirstChild; child != nil; {
-		next := child.NextSibling
-		switch child.DataAtom {
-		case atom.Nav, atom.Header, atom.Footer, atom.Aside, atom.Script, atom.Style, atom.Noscript, atom.Template, atom.Form,
-			atom.Button, atom.Iframe, atom.Object, atom.Svg, atom.Img, atom.Video, atom.Audio, atom.Canvas:
-			if child.Type == html.ElementNode {
-				n.RemoveChild(child)
-			}
-		default:
-			if child.Type == html.CommentNode {
-				n.RemoveChild(child)
-			} else {
-				prune(child)
-			}
-		}
-		child = next
-	}
 }

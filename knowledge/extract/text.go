@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf16"
 )
 
 // pagesOfText takes plain text apart at blank lines. A document of one page has
@@ -47,19 +46,6 @@ func splitAtBlankLines(text string) []string {
 	return out
 }
 
-func decodeUTF16(data []byte) string {
-	little := data[0] == 0xFF
-	units := make([]uint16, 0, len(data)/2)
-	for i := 2; i+1 < len(data); i += 2 {
-		if little {
-			units = append(units, uint16(data[i])|uint16(data[i+1])<<8)
-		} else {
-			units = append(units, uint16(data[i])<<8|uint16(data[i+1]))
-		}
-	}
-	return strings.ReplaceAll(string(utf16.Decode(units)), "\r\n", "\n")
-}
-
 // readCSV makes a line of every row, each value after the name of its column, so
 // that a row can be understood alone.
 func readCSV(text string) ([]Block, error) {
@@ -69,6 +55,7 @@ func readCSV(text string) ([]Block, error) {
 	reader.Comma = separator(text)
 	var head []string
 	var blocks []Block
+	size := 0 // with the names of columns, which are repeated
 	for {
 		row, err := reader.Read()
 		if errors.Is(err, io.EOF) {
@@ -88,6 +75,9 @@ func readCSV(text string) ([]Block, error) {
 			}
 			if i < len(head) && strings.TrimSpace(head[i]) != "" {
 				value = strings.TrimSpace(head[i]) + ": " + value
+			}
+			if size += len(value) + 1; size > MaxText {
+				return nil, ErrTooLarge
 			}
 			parts = append(parts, value)
 		}
@@ -114,41 +104,52 @@ func readJSONL(text string) ([]Block, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
 	var blocks []Block
-	add := func(value any) {
-		var lines []string
-		flatten(&lines, "", value, 0)
-		blocks = append(blocks, Block{Kind: Paragraph, Text: strings.Join(lines, "\n")})
+	var f flattener
+	add := func(value any) error {
+		f.lines.Reset()
+		if err := f.flatten("", value, 0); err != nil {
+			return err
+		}
+		blocks = append(blocks, Block{Kind: Paragraph, Text: f.lines.String()})
+		return nil
 	}
-	for {
+	for values := 1; ; values++ {
 		var value any
 		err := decoder.Decode(&value)
 		if errors.Is(err, io.EOF) {
 			return blocks, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: value %d is not JSON", ErrInvalid, len(blocks)+1)
+			return nil, fmt.Errorf("%w: value %d is not JSON", ErrInvalid, values)
 		}
-		if list, ok := value.([]any); ok {
-			for _, element := range list {
-				add(element)
+		elements, ok := value.([]any)
+		if !ok {
+			elements = []any{value}
+		}
+		for _, element := range elements {
+			if err := add(element); err != nil {
+				return nil, err
 			}
-			continue
 		}
-		add(value)
 	}
 }
 
-// maxNesting bounds how deep JSON is unfolded.
+// maxNesting bounds how many names a line of JSON begins with.
 const maxNesting = 64
 
-// flatten writes a line "path: value" for every scalar, in the order of names.
-func flatten(lines *[]string, at string, value any, depth int) {
-	if depth > maxNesting {
-		return
-	}
+// flattener writes a line "path: value" for every scalar, in the order of names.
+type flattener struct {
+	lines strings.Builder // of one value
+	size  int             // of all
+}
+
+func (f *flattener) flatten(at string, value any, depth int) error {
 	join := func(name string) string {
-		if at == "" {
+		switch {
+		case at == "":
 			return name
+		case depth >= maxNesting:
+			return at
 		}
 		return at + "." + name
 	}
@@ -160,11 +161,15 @@ func flatten(lines *[]string, at string, value any, depth int) {
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			flatten(lines, join(name), v[name], depth+1)
+			if err := f.flatten(join(name), v[name], depth+1); err != nil {
+				return err
+			}
 		}
 	case []any:
 		for _, element := range v {
-			flatten(lines, at, element, depth+1)
+			if err := f.flatten(at, element, depth+1); err != nil {
+				return err
+			}
 		}
 	case nil:
 	default:
@@ -172,6 +177,11 @@ func flatten(lines *[]string, at string, value any, depth int) {
 		if at != "" {
 			text = at + ": " + text
 		}
-		*lines = append(*lines, text)
+		if f.size += len(text) + 1; f.size > MaxText {
+			return ErrTooLarge
+		}
+		f.lines.WriteString(text)
+		f.lines.WriteByte('\n')
 	}
+	return nil
 }

@@ -31,8 +31,15 @@ var (
 
 // Page is the text of one page; lines end in \n.
 type Page struct {
-	Number int // 1-based
-	Text   string
+	Number  int // 1-based
+	Text    string
+	Outline []Title // that lead to this page, in their order
+}
+
+// Title is an entry in the outline of a document, which readers show beside it.
+type Title struct {
+	Level int // 1-based
+	Text  string
 }
 
 // Bounds of a document.
@@ -40,6 +47,9 @@ const (
 	maxMemoryPages = 512 << 20 / 65536 // of 64 KiB: 512 MiB
 	maxPages       = 20_000
 	maxText        = 64 << 20 // bytes, all pages together
+	maxTitles      = 20_000
+	maxTitleLevel  = 6
+	maxTitleBytes  = 2 << 10 // of UTF-16
 )
 
 // Reader reads documents. It is safe for concurrent use; every document has a
@@ -171,13 +181,14 @@ func (r *Reader) Pages(ctx context.Context, data []byte) (pages []Page, err erro
 	if count > maxPages {
 		return nil, fmt.Errorf("%w: it has %d pages, at most %d are read", ErrTooLarge, count, maxPages)
 	}
+	outline := d.outline(doc)
 	size := 0
 	for i := 0; i < count && d.err == nil; i++ {
 		text := d.page(doc, i)
 		if size += len(text); size > maxText {
 			return nil, fmt.Errorf("%w: it has more than %d MiB of text", ErrTooLarge, maxText>>20)
 		}
-		pages = append(pages, Page{Number: i + 1, Text: text})
+		pages = append(pages, Page{Number: i + 1, Text: text, Outline: outline[i]})
 	}
 	return pages, nil
 }
@@ -223,7 +234,13 @@ func (d *document) page(doc uint64, index int) string {
 	}
 	defer d.call("free", at)
 	written := d.call("FPDFText_GetText", text, 0, count, at)
-	raw, ok := d.module.Memory().Read(uint32(at), uint32(min(2*written, bytes)))
+	out := strings.ReplaceAll(d.text(at, min(2*written, bytes)), "\r\n", "\n")
+	return strings.NewReplacer("\r", "\n", "\u0002", "", "\ufffe", "").Replace(out)
+}
+
+// text reads UTF-16 from the sandbox, without NUL.
+func (d *document) text(at, bytes uint64) string {
+	raw, ok := d.module.Memory().Read(uint32(at), uint32(bytes))
 	if !ok {
 		return ""
 	}
@@ -233,6 +250,50 @@ func (d *document) page(doc uint64, index int) string {
 			units = append(units, u)
 		}
 	}
-	out := strings.ReplaceAll(string(utf16.Decode(units)), "\r\n", "\n")
-	return strings.NewReplacer("\r", "\n", "\u0002", "", "\ufffe", "").Replace(out)
+	return string(utf16.Decode(units))
+}
+
+// outline answers the titles of a document by the index of the page that they lead
+// to. A hostile outline may be a circle, and is bounded.
+func (d *document) outline(doc uint64) map[int][]Title {
+	titles := make(map[int][]Title)
+	buffer := d.call("malloc", maxTitleBytes)
+	if buffer == 0 {
+		return titles
+	}
+	defer d.call("free", buffer)
+	seen := make(map[uint64]bool)
+	var walk func(parent uint64, level int)
+	walk = func(parent uint64, level int) {
+		for at := d.call("FPDFBookmark_GetFirstChild", doc, parent); at != 0 && !seen[at] && len(seen) < maxTitles; at = d.call("FPDFBookmark_GetNextSibling", doc, at) {
+			seen[at] = true
+			// A title that is longer than the buffer is not written to it.
+			if size := d.call("FPDFBookmark_GetTitle", at, buffer, maxTitleBytes); size > 2 && size <= maxTitleBytes {
+				title := strings.Join(strings.Fields(d.text(buffer, size)), " ")
+				if index, ok := d.target(doc, at); ok && title != "" {
+					titles[index] = append(titles[index], Title{Level: level, Text: title})
+				}
+			}
+			if level < maxTitleLevel {
+				walk(at, level+1)
+			}
+		}
+	}
+	walk(0, 1)
+	return titles
+}
+
+// target answers the index of the page that an entry of the outline leads to.
+func (d *document) target(doc, entry uint64) (index int, ok bool) {
+	dest := d.call("FPDFBookmark_GetDest", doc, entry)
+	if dest == 0 {
+		if action := d.call("FPDFBookmark_GetAction", entry); action != 0 {
+			dest = d.call("FPDFAction_GetDest", doc, action)
+		}
+	}
+	if dest == 0 {
+		return 0, false
+	}
+	page := int32(d.call("FPDFDest_GetDestPageIndex", doc, dest))
+	return int(page), page >= 0
 }

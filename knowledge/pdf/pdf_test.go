@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/chainstream/chainstream/knowledge/pdf"
 )
@@ -24,7 +27,7 @@ var shared struct {
 }
 
 // reader is compiled once for all tests.
-func reader(t *testing.T) *pdf.Reader {
+func reader(t testing.TB) *pdf.Reader {
 	t.Helper()
 	shared.once.Do(func() {
 		code, err := os.ReadFile(wasm)
@@ -40,7 +43,7 @@ func reader(t *testing.T) *pdf.Reader {
 	return shared.reader
 }
 
-func document(t *testing.T, name string) []byte {
+func document(t testing.TB, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
@@ -128,4 +131,37 @@ func TestNewReaderRefuses(t *testing.T) {
 	if r, err := pdf.NewReader(t.Context(), []byte("no code"), ""); err == nil || r != nil {
 		t.Errorf("error %v", err)
 	}
+}
+
+// An outline is read once, also when it leads in a circle.
+func TestOutline(t *testing.T) {
+	data := "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R/Outlines 4 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R 3 0 R]/Count 2>>endobj\n" +
+		"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\n4 0 obj<</First 5 0 R/Last 6 0 R/Count 2>>endobj\n" +
+		"5 0 obj<</Title(The  tides)/Parent 4 0 R/Dest[3 0 R/Fit]/First 6 0 R/Next 5 0 R>>endobj\n" +
+		"6 0 obj<</Title(Ebb)/Parent 5 0 R/A<</S/GoTo/D[3 0 R/Fit]>>/First 5 0 R/Next 6 0 R>>endobj\ntrailer<</Root 1 0 R>>"
+	pages, err := reader(t).Pages(t.Context(), []byte(data))
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%d pages, error %v", len(pages), err)
+	}
+	want := []pdf.Title{{Level: 1, Text: "The tides"}, {Level: 2, Text: "Ebb"}}
+	if diff := cmp.Diff(want, pages[0].Outline); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzPages(f *testing.F) {
+	r := reader(f)
+	f.Add(document(f, "pages.pdf"))
+	f.Add([]byte("%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[2 0 R]/Count 9>>endobj\ntrailer<</Root 1 0 R>>"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		pages, err := r.Pages(t.Context(), data)
+		if err != nil && !errors.Is(err, pdf.ErrNotPDF) && !errors.Is(err, pdf.ErrEncrypted) && !errors.Is(err, pdf.ErrTooLarge) {
+			t.Errorf("an error that says nothing to users: %v", err)
+		}
+		for _, page := range pages {
+			if !utf8.ValidString(page.Text) || strings.ContainsAny(page.Text, "\r\x00") {
+				t.Errorf("page %d: %q", page.Number, page.Text)
+			}
+		}
+	})
 }
