@@ -271,7 +271,7 @@ func (q *Queries) ChunksUnembedded(ctx context.Context, arg ChunksUnembeddedPara
 }
 
 const documentByName = `-- name: DocumentByName :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
 `
 
 type DocumentByNameParams struct {
@@ -299,6 +299,8 @@ func (q *Queries) DocumentByName(ctx context.Context, arg DocumentByNameParams) 
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
 	)
 	return i, err
 }
@@ -373,7 +375,7 @@ func (q *Queries) DocumentFetched(ctx context.Context, arg DocumentFetchedParams
 }
 
 const documentGet = `-- name: DocumentGet :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE repository_id = $1 AND id = $2
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents WHERE repository_id = $1 AND id = $2
 `
 
 type DocumentGetParams struct {
@@ -401,6 +403,8 @@ func (q *Queries) DocumentGet(ctx context.Context, arg DocumentGetParams) (Docum
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
 	)
 	return i, err
 }
@@ -422,7 +426,7 @@ func (q *Queries) DocumentHold(ctx context.Context, arg DocumentHoldParams) (int
 }
 
 const documentLock = `-- name: DocumentLock :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
 `
 
 type DocumentLockParams struct {
@@ -452,12 +456,14 @@ func (q *Queries) DocumentLock(ctx context.Context, arg DocumentLockParams) (Doc
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
 	)
 	return i, err
 }
 
 const documentPage = `-- name: DocumentPage :many
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents
  WHERE repository_id = $1 AND id > $2 AND ($3::text = '' OR status = $3::text)
  ORDER BY id
  LIMIT $4
@@ -501,6 +507,8 @@ func (q *Queries) DocumentPage(ctx context.Context, arg DocumentPageParams) ([]D
 			&i.Tokens,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.ReadyHash,
+			&i.ReadyMediaType,
 		); err != nil {
 			return nil, err
 		}
@@ -534,7 +542,7 @@ func (q *Queries) DocumentProgress(ctx context.Context, arg DocumentProgressPara
 const documentPublish = `-- name: DocumentPublish :exec
 UPDATE documents d
    SET version = $1, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens,
+       chunks = c.chunks, tokens = c.tokens, ready_hash = d.content_hash, ready_media_type = d.media_type,
        metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = $1), d.metadata)
   FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
           FROM chunks k WHERE k.document_id = $2 AND k.version = $1) c
@@ -568,6 +576,41 @@ func (q *Queries) DocumentSameMetadata(ctx context.Context, arg DocumentSameMeta
 	var same bool
 	err := row.Scan(&same)
 	return same, err
+}
+
+const documentUnchanged = `-- name: DocumentUnchanged :one
+UPDATE documents d
+   SET status = 'ready', progress = 100, error = NULL, media_type = d.ready_media_type, bytes = $1, content_hash = d.ready_hash,
+       updated_at = clock_timestamp()
+  FROM document_uploads u
+ WHERE d.id = $2 AND d.uploaded = $3 AND d.status = 'processing' AND d.version > 0
+   AND d.ready_hash = $4 AND d.ready_media_type = $5::text
+   AND u.document_id = d.id AND u.version = d.uploaded AND u.metadata = d.metadata
+RETURNING d.version
+`
+
+type DocumentUnchangedParams struct {
+	Bytes       int64
+	ID          int64
+	Version     int32
+	ContentHash []byte
+	MediaType   string
+}
+
+// DocumentUnchanged takes back a version that is made of the same as the one that
+// searches see, with the same metadata, and answers the number of that one. The number
+// that was taken back is not given again: work on it may still be under way.
+func (q *Queries) DocumentUnchanged(ctx context.Context, arg DocumentUnchangedParams) (int32, error) {
+	row := q.db.QueryRow(ctx, documentUnchanged,
+		arg.Bytes,
+		arg.ID,
+		arg.Version,
+		arg.ContentHash,
+		arg.MediaType,
+	)
+	var version int32
+	err := row.Scan(&version)
+	return version, err
 }
 
 const documentUploadGet = `-- name: DocumentUploadGet :one
@@ -649,7 +692,7 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (repository_id, name) DO UPDATE
    SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
        bytes = excluded.bytes, content_hash = excluded.content_hash, updated_at = clock_timestamp()
-RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at
+RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type
 `
 
 type DocumentUpsertParams struct {
@@ -690,6 +733,8 @@ func (q *Queries) DocumentUpsert(ctx context.Context, arg DocumentUpsertParams) 
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
 	)
 	return i, err
 }

@@ -167,22 +167,24 @@ type ChainVersion struct {
 }
 
 type Document struct {
-	ID           int64
-	RepositoryID int64
-	Name         string
-	Version      int32
-	Uploaded     int32
-	Status       string
-	Error        *string
-	Progress     int32
-	MediaType    string
-	Bytes        int64
-	ContentHash  []byte
-	Metadata     []byte
-	Chunks       int32
-	Tokens       int64
-	CreatedAt    time.Time
-	UpdatedAt    time.Time
+	ID             int64
+	RepositoryID   int64
+	Name           string
+	Version        int32
+	Uploaded       int32
+	Status         string
+	Error          *string
+	Progress       int32
+	MediaType      string
+	Bytes          int64
+	ContentHash    []byte
+	Metadata       []byte
+	Chunks         int32
+	Tokens         int64
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+	ReadyHash      []byte
+	ReadyMediaType *string
 }
 
 type Execution struct {

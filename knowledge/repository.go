@@ -58,6 +58,7 @@ type Document struct {
 	Version      int // that searches see; 0 = none yet
 	Uploaded     int // the newest; above Version while it is processed, or when it failed
 	Status       Status
+	Unchanged    bool   // what was at the address last was that of Version, and nothing was stored
 	Error        string // safe for users
 	Progress     int    // 0–100
 	MediaType    string
@@ -144,8 +145,10 @@ type DocumentStore interface {
 type IngestStore interface {
 	// Upload answers a file that waits to be processed, and its repository.
 	Upload(ctx context.Context, document int64, version int) (Upload, Repository, error)
-	// SaveFetched stores what was at the address of an upload.
-	SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) error
+	// SaveFetched stores what was at the address of an upload. unchanged says that the
+	// version that searches see is made of the same and has the same metadata: then the
+	// new one is gone, and the document is ready as it was.
+	SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) (unchanged bool, err error)
 	// SaveChunks stores the chunks of a version, unless they are there already.
 	SaveChunks(ctx context.Context, document int64, version int, chunks []Chunk) error
 	// Unembedded answers up to limit chunks of a version that have no vector in a

@@ -247,6 +247,9 @@ func documentOf(r db.Document) knowledge.Document {
 	if r.Error != nil {
 		d.Error = *r.Error
 	}
+	if d.Status == knowledge.StatusReady && d.Uploaded > d.Version {
+		d.Unchanged, d.Uploaded = true, d.Version // the number was given back
+	}
 	return d
 }
 

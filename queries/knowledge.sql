@@ -112,7 +112,7 @@ UPDATE documents SET status = 'failed', error = @reason::text, updated_at = cloc
 -- name: DocumentPublish :exec
 UPDATE documents d
    SET version = @version, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens,
+       chunks = c.chunks, tokens = c.tokens, ready_hash = d.content_hash, ready_media_type = d.media_type,
        metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = @version), d.metadata)
   FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
           FROM chunks k WHERE k.document_id = @id AND k.version = @version) c
@@ -258,3 +258,16 @@ WITH stored AS (
 )
 UPDATE documents d SET media_type = @media_type, bytes = @bytes, content_hash = @content_hash, updated_at = clock_timestamp()
   FROM stored s WHERE d.id = s.document_id AND d.uploaded = @version AND d.status = 'processing';
+
+-- name: DocumentUnchanged :one
+-- DocumentUnchanged takes back a version that is made of the same as the one that
+-- searches see, with the same metadata, and answers the number of that one. The number
+-- that was taken back is not given again: work on it may still be under way.
+UPDATE documents d
+   SET status = 'ready', progress = 100, error = NULL, media_type = d.ready_media_type, bytes = @bytes, content_hash = d.ready_hash,
+       updated_at = clock_timestamp()
+  FROM document_uploads u
+ WHERE d.id = @id AND d.uploaded = @version AND d.status = 'processing' AND d.version > 0
+   AND d.ready_hash = @content_hash AND d.ready_media_type = @media_type::text
+   AND u.document_id = d.id AND u.version = d.uploaded AND u.metadata = d.metadata
+RETURNING d.version;
