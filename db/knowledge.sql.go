@@ -271,7 +271,7 @@ func (q *Queries) ChunksUnembedded(ctx context.Context, arg ChunksUnembeddedPara
 }
 
 const documentByName = `-- name: DocumentByName :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
 `
 
 type DocumentByNameParams struct {
@@ -301,6 +301,7 @@ func (q *Queries) DocumentByName(ctx context.Context, arg DocumentByNameParams) 
 		&i.UpdatedAt,
 		&i.ReadyHash,
 		&i.ReadyMediaType,
+		&i.CutChunks,
 	)
 	return i, err
 }
@@ -375,7 +376,7 @@ func (q *Queries) DocumentFetched(ctx context.Context, arg DocumentFetchedParams
 }
 
 const documentGet = `-- name: DocumentGet :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents WHERE repository_id = $1 AND id = $2
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents WHERE repository_id = $1 AND id = $2
 `
 
 type DocumentGetParams struct {
@@ -405,6 +406,7 @@ func (q *Queries) DocumentGet(ctx context.Context, arg DocumentGetParams) (Docum
 		&i.UpdatedAt,
 		&i.ReadyHash,
 		&i.ReadyMediaType,
+		&i.CutChunks,
 	)
 	return i, err
 }
@@ -426,7 +428,7 @@ func (q *Queries) DocumentHold(ctx context.Context, arg DocumentHoldParams) (int
 }
 
 const documentLock = `-- name: DocumentLock :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
 `
 
 type DocumentLockParams struct {
@@ -458,12 +460,13 @@ func (q *Queries) DocumentLock(ctx context.Context, arg DocumentLockParams) (Doc
 		&i.UpdatedAt,
 		&i.ReadyHash,
 		&i.ReadyMediaType,
+		&i.CutChunks,
 	)
 	return i, err
 }
 
 const documentPage = `-- name: DocumentPage :many
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type FROM documents
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents
  WHERE repository_id = $1 AND id > $2 AND ($3::text = '' OR status = $3::text)
  ORDER BY id
  LIMIT $4
@@ -509,6 +512,7 @@ func (q *Queries) DocumentPage(ctx context.Context, arg DocumentPageParams) ([]D
 			&i.UpdatedAt,
 			&i.ReadyHash,
 			&i.ReadyMediaType,
+			&i.CutChunks,
 		); err != nil {
 			return nil, err
 		}
@@ -542,20 +546,23 @@ func (q *Queries) DocumentProgress(ctx context.Context, arg DocumentProgressPara
 const documentPublish = `-- name: DocumentPublish :exec
 UPDATE documents d
    SET version = $1, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens, ready_hash = d.content_hash, ready_media_type = d.media_type,
+       chunks = c.chunks, tokens = c.tokens, cut_chunks = c.cut, ready_hash = d.content_hash, ready_media_type = d.media_type,
        metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = $1), d.metadata)
-  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
-          FROM chunks k WHERE k.document_id = $2 AND k.version = $1) c
+  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens, (count(*) FILTER (WHERE v.cut))::integer AS cut
+          FROM chunks k
+          LEFT JOIN chunk_vectors v ON v.chunk_id = k.id AND v.space_id = $3::bigint
+         WHERE k.document_id = $2 AND k.version = $1) c
  WHERE d.id = $2
 `
 
 type DocumentPublishParams struct {
 	Version int32
 	ID      int64
+	SpaceID int64
 }
 
 func (q *Queries) DocumentPublish(ctx context.Context, arg DocumentPublishParams) error {
-	_, err := q.db.Exec(ctx, documentPublish, arg.Version, arg.ID)
+	_, err := q.db.Exec(ctx, documentPublish, arg.Version, arg.ID, arg.SpaceID)
 	return err
 }
 
@@ -692,7 +699,7 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (repository_id, name) DO UPDATE
    SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
        bytes = excluded.bytes, content_hash = excluded.content_hash, updated_at = clock_timestamp()
-RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type
+RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks
 `
 
 type DocumentUpsertParams struct {
@@ -735,6 +742,7 @@ func (q *Queries) DocumentUpsert(ctx context.Context, arg DocumentUpsertParams) 
 		&i.UpdatedAt,
 		&i.ReadyHash,
 		&i.ReadyMediaType,
+		&i.CutChunks,
 	)
 	return i, err
 }
@@ -858,6 +866,29 @@ func (q *Queries) RepositoriesMissing(ctx context.Context, ids []int64) ([]int64
 		return nil, err
 	}
 	return items, nil
+}
+
+const repositoryCountCut = `-- name: RepositoryCountCut :exec
+UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
+  FROM (SELECT x.id, count(v.chunk_id)::integer AS cut
+          FROM documents x
+          LEFT JOIN chunks c ON c.document_id = x.id AND c.version = x.version
+          LEFT JOIN chunk_vectors v ON v.chunk_id = c.id AND v.space_id = $1::bigint AND v.cut
+         WHERE x.repository_id = $2::bigint
+         GROUP BY 1) n
+ WHERE d.id = n.id AND d.cut_chunks <> n.cut
+`
+
+type RepositoryCountCutParams struct {
+	SpaceID      int64
+	RepositoryID int64
+}
+
+// RepositoryCountCut counts anew which passages have a vector of their beginning alone,
+// in a space that searches begin to use.
+func (q *Queries) RepositoryCountCut(ctx context.Context, arg RepositoryCountCutParams) error {
+	_, err := q.db.Exec(ctx, repositoryCountCut, arg.SpaceID, arg.RepositoryID)
+	return err
 }
 
 const repositoryDelete = `-- name: RepositoryDelete :execrows
@@ -1322,9 +1353,9 @@ func (q *Queries) SpacesInUse(ctx context.Context, repositories []int64) ([]Spac
 }
 
 const vectorsInsert = `-- name: VectorsInsert :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT x.chunk_id, $1::bigint, x.embedding::halfvec
-  FROM (SELECT unnest($2::bigint[]) AS chunk_id, unnest($3::text[]) AS embedding) x
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT x.chunk_id, $1::bigint, x.embedding::halfvec, x.cut
+  FROM (SELECT unnest($2::bigint[]) AS chunk_id, unnest($3::text[]) AS embedding, unnest($4::boolean[]) AS cut) x
   JOIN chunks c ON c.id = x.chunk_id
 ON CONFLICT (chunk_id, space_id) DO NOTHING
 `
@@ -1333,16 +1364,22 @@ type VectorsInsertParams struct {
 	SpaceID    int64
 	ChunkIds   []int64
 	Embeddings []string
+	Cuts       []bool
 }
 
 func (q *Queries) VectorsInsert(ctx context.Context, arg VectorsInsertParams) error {
-	_, err := q.db.Exec(ctx, vectorsInsert, arg.SpaceID, arg.ChunkIds, arg.Embeddings)
+	_, err := q.db.Exec(ctx, vectorsInsert,
+		arg.SpaceID,
+		arg.ChunkIds,
+		arg.Embeddings,
+		arg.Cuts,
+	)
 	return err
 }
 
 const vectorsReuse = `-- name: VectorsReuse :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding, v.cut
   FROM chunks c
   JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
   JOIN embedding_spaces s ON s.model = $2::text AND s.dimensions = $3::integer

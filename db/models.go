@@ -185,6 +185,7 @@ type Document struct {
 	UpdatedAt      time.Time
 	ReadyHash      []byte
 	ReadyMediaType *string
+	CutChunks      int32
 }
 
 type Execution struct {

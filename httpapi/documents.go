@@ -37,6 +37,7 @@ type documentView struct {
 	Metadata     json.RawMessage `json:"metadata"`
 	Chunks       int             `json:"chunks"`
 	Tokens       int64           `json:"tokens"`
+	Notices      []string        `json:"notices"`
 	CreatedAt    time.Time       `json:"createdAt"`
 	UpdatedAt    time.Time       `json:"updatedAt"`
 }
@@ -45,7 +46,7 @@ func documentViewOf(d knowledge.Document) documentView {
 	return documentView{
 		ID: d.ID, RepositoryID: d.RepositoryID, Name: d.Name, Status: string(d.Status), Unchanged: d.Unchanged, Error: d.Error, Progress: d.Progress,
 		Version: d.Version, Uploaded: d.Uploaded, MediaType: d.MediaType, Bytes: d.Bytes, Metadata: d.Metadata,
-		Chunks: d.Chunks, Tokens: d.Tokens, CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(),
+		Chunks: d.Chunks, Tokens: d.Tokens, Notices: d.Notices(), CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(),
 	}
 }
 

@@ -57,14 +57,20 @@ func Measure(ctx context.Context, e Embedding, dimensions int, retry llm.RetryPo
 // Embed answers a vector of the length 1 for each text of a document, as EmbedTexts
 // does, and cuts what is too long. Dimensions 0 is whatever the model's is.
 func Embed(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) ([][]float32, error) {
+	got, err := embedDocument(ctx, e, texts, dimensions, retry)
+	return got.Vectors, err
+}
+
+// embedDocument is Embed, and tells which texts were cut.
+func embedDocument(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) (Embedded, error) {
 	got, err := EmbedTexts(ctx, e, texts, EmbedOptions{Dimensions: dimensions, Purpose: llm.PurposeDocument, Cut: true, Retry: retry})
 	if err != nil {
-		return nil, err
+		return Embedded{}, err
 	}
 	for _, v := range got.Vectors {
 		unit(v)
 	}
-	return got.Vectors, nil
+	return got, nil
 }
 
 // EmbedTexts answers a vector for each text, by as few calls as the model takes:
@@ -82,6 +88,7 @@ func EmbedTexts(ctx context.Context, e Embedding, texts []string, o EmbedOptions
 		}
 	}
 	b.vectors, b.cut = make([][]float32, len(b.texts)), make([]bool, len(b.texts))
+	b.whole = slices.Clone(b.texts)
 	b.shorten()
 	if err := b.share(ctx); err != nil {
 		return Embedded{}, err
@@ -105,6 +112,7 @@ type batches struct {
 	e       Embedding
 	o       EmbedOptions
 	texts   []string
+	whole   []string // the same before any was cut
 	vectors [][]float32
 	cut     []bool
 	noted   int // cuts that no call has been told with yet

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -67,8 +68,21 @@ type Document struct {
 	Metadata     json.RawMessage // object
 	Chunks       int
 	Tokens       int64
+	Cut          int // chunks that are longer than the model reads, and found by their beginning
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
+}
+
+// Notices tell users what was lost of the version that searches see, in sentences.
+func (d Document) Notices() []string {
+	notices := []string{}
+	switch {
+	case d.Cut == 1:
+		notices = append(notices, "1 passage was longer than the model reads and was embedded by its beginning.")
+	case d.Cut > 1:
+		notices = append(notices, fmt.Sprintf("%d passages were longer than the model reads and were embedded by their beginning.", d.Cut))
+	}
+	return notices
 }
 
 // Upload is a file on its way into a repository.
@@ -89,6 +103,12 @@ type Chunk struct {
 	Page        int // 1-based; 0 in formats without pages
 	Tokens      int
 	ContentHash []byte // SHA-256 of what is embedded
+}
+
+// Vector is what a model made of a chunk.
+type Vector struct {
+	Numbers []float32
+	Cut     bool // it stands for the beginning of the text alone
 }
 
 // Errors about repositories and documents.
@@ -156,7 +176,7 @@ type IngestStore interface {
 	// first.
 	Unembedded(ctx context.Context, document int64, version int, space Space, limit int) ([]Chunk, error)
 	// SaveVectors stores vectors of chunks in a space.
-	SaveVectors(ctx context.Context, space Space, vectors map[int64][]float32) error
+	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// Progress notes how far the processing is, in percent.
 	Progress(ctx context.Context, document int64, version, percent int) error
 	// Publish lets searches see a version, in place of the one before, which is
@@ -175,7 +195,7 @@ type ModelStore interface {
 	// over first; last is the id to go on after, 0 at the end.
 	Unfilled(ctx context.Context, repository int64, space Space, after int64, limit int) (chunks []Chunk, last int64, err error)
 	// SaveVectors stores vectors of chunks in a space.
-	SaveVectors(ctx context.Context, space Space, vectors map[int64][]float32) error
+	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// FillProgress notes how far a space is filled.
 	FillProgress(ctx context.Context, space int64) error
 	// UseSpace lets searches use a space in place of the one before, which is removed.

@@ -2,4 +2,6 @@
 UPDATE documents SET uploaded = version WHERE status = 'ready';
 ALTER TABLE documents
     DROP COLUMN ready_hash,
-    DROP COLUMN ready_media_type;
+    DROP COLUMN ready_media_type,
+    DROP COLUMN cut_chunks;
+ALTER TABLE chunk_vectors DROP COLUMN cut;

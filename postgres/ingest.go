@@ -155,14 +155,15 @@ func (s *Store) lacking(ctx context.Context, space knowledge.Space, read func() 
 }
 
 // SaveVectors implements knowledge.IngestStore.
-func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors map[int64][]float32) error {
+func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors map[int64]knowledge.Vector) error {
 	p := db.VectorsInsertParams{SpaceID: space.ID}
 	for id, v := range vectors {
-		if len(v) != space.Dimensions {
-			return fmt.Errorf("save vectors: %w: %d, not %d", knowledge.ErrDimensions, len(v), space.Dimensions)
+		if len(v.Numbers) != space.Dimensions {
+			return fmt.Errorf("save vectors: %w: %d, not %d", knowledge.ErrDimensions, len(v.Numbers), space.Dimensions)
 		}
 		p.ChunkIds = append(p.ChunkIds, id)
-		p.Embeddings = append(p.Embeddings, vectorText(v))
+		p.Embeddings = append(p.Embeddings, vectorText(v.Numbers))
+		p.Cuts = append(p.Cuts, v.Cut)
 	}
 	if err := s.queries.VectorsInsert(ctx, p); err != nil {
 		return fmt.Errorf("save vectors: %w", translate(err))
@@ -205,7 +206,7 @@ func (s *Store) Publish(ctx context.Context, document int64, version int) error 
 		if missing {
 			return knowledge.ErrSpaceChanged
 		}
-		return publish(ctx, q, document, int32(version))
+		return publish(ctx, q, document, int32(version), *space)
 	})
 	if err != nil {
 		return fmt.Errorf("publish document %d: %w", document, err)
@@ -214,8 +215,8 @@ func (s *Store) Publish(ctx context.Context, document int64, version int) error 
 	return nil
 }
 
-func publish(ctx context.Context, q *db.Queries, document int64, version int32) error {
-	if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: version}); err != nil {
+func publish(ctx context.Context, q *db.Queries, document int64, version int32, space int64) error {
+	if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: version, SpaceID: space}); err != nil {
 		return err
 	}
 	if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{document}); err != nil {

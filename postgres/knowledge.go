@@ -242,7 +242,7 @@ func documentOf(r db.Document) knowledge.Document {
 	d := knowledge.Document{
 		ID: r.ID, RepositoryID: r.RepositoryID, Name: r.Name, Version: int(r.Version), Uploaded: int(r.Uploaded), Status: knowledge.Status(r.Status),
 		Progress: int(r.Progress), MediaType: r.MediaType, Bytes: r.Bytes, ContentHash: r.ContentHash, Metadata: r.Metadata,
-		Chunks: int(r.Chunks), Tokens: r.Tokens, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+		Chunks: int(r.Chunks), Tokens: r.Tokens, Cut: int(r.CutChunks), CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 	}
 	if r.Error != nil {
 		d.Error = *r.Error

@@ -112,10 +112,12 @@ UPDATE documents SET status = 'failed', error = @reason::text, updated_at = cloc
 -- name: DocumentPublish :exec
 UPDATE documents d
    SET version = @version, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens, ready_hash = d.content_hash, ready_media_type = d.media_type,
+       chunks = c.chunks, tokens = c.tokens, cut_chunks = c.cut, ready_hash = d.content_hash, ready_media_type = d.media_type,
        metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = @version), d.metadata)
-  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
-          FROM chunks k WHERE k.document_id = @id AND k.version = @version) c
+  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens, (count(*) FILTER (WHERE v.cut))::integer AS cut
+          FROM chunks k
+          LEFT JOIN chunk_vectors v ON v.chunk_id = k.id AND v.space_id = @space_id::bigint
+         WHERE k.document_id = @id AND k.version = @version) c
  WHERE d.id = @id;
 
 -- name: ChunksInsert :exec
@@ -147,9 +149,9 @@ SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
  LIMIT @max_rows;
 
 -- name: VectorsInsert :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT x.chunk_id, @space_id::bigint, x.embedding::halfvec
-  FROM (SELECT unnest(@chunk_ids::bigint[]) AS chunk_id, unnest(@embeddings::text[]) AS embedding) x
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT x.chunk_id, @space_id::bigint, x.embedding::halfvec, x.cut
+  FROM (SELECT unnest(@chunk_ids::bigint[]) AS chunk_id, unnest(@embeddings::text[]) AS embedding, unnest(@cuts::boolean[]) AS cut) x
   JOIN chunks c ON c.id = x.chunk_id
 ON CONFLICT (chunk_id, space_id) DO NOTHING;
 
@@ -241,8 +243,8 @@ SELECT id, repository_id, model, dimensions FROM embedding_spaces WHERE id = @id
 -- name: VectorsReuse :exec
 -- VectorsReuse gives chunks the vectors that others with the same text have by the same
 -- model, in any repository.
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding, v.cut
   FROM chunks c
   JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
   JOIN embedding_spaces s ON s.model = @model::text AND s.dimensions = @dimensions::integer
@@ -271,3 +273,15 @@ UPDATE documents d
    AND d.ready_hash = @content_hash AND d.ready_media_type = @media_type::text
    AND u.document_id = d.id AND u.version = d.uploaded AND u.metadata = d.metadata
 RETURNING d.version;
+
+-- name: RepositoryCountCut :exec
+-- RepositoryCountCut counts anew which passages have a vector of their beginning alone,
+-- in a space that searches begin to use.
+UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
+  FROM (SELECT x.id, count(v.chunk_id)::integer AS cut
+          FROM documents x
+          LEFT JOIN chunks c ON c.document_id = x.id AND c.version = x.version
+          LEFT JOIN chunk_vectors v ON v.chunk_id = c.id AND v.space_id = @space_id::bigint AND v.cut
+         WHERE x.repository_id = @repository_id::bigint
+         GROUP BY 1) n
+ WHERE d.id = n.id AND d.cut_chunks <> n.cut;

@@ -53,27 +53,35 @@ type repositoryEntry struct {
 
 // documentEntry is what the command line reads of a document.
 type documentEntry struct {
-	ID        int64  `json:"id"`
-	Name      string `json:"name"`
-	Status    string `json:"status"`
-	Unchanged bool   `json:"unchanged"`
-	Error     string `json:"error"`
-	Progress  int    `json:"progress"`
-	Version   int    `json:"version"`
-	Chunks    int    `json:"chunks"`
-	Bytes     int64  `json:"bytes"`
+	ID        int64    `json:"id"`
+	Name      string   `json:"name"`
+	Status    string   `json:"status"`
+	Unchanged bool     `json:"unchanged"`
+	Error     string   `json:"error"`
+	Progress  int      `json:"progress"`
+	Version   int      `json:"version"`
+	Chunks    int      `json:"chunks"`
+	Bytes     int64    `json:"bytes"`
+	Notices   []string `json:"notices"`
 }
 
 // line says what became of a document.
 func (e documentEntry) line() string {
-	switch {
-	case e.Error != "":
+	if e.Error != "" {
 		return fmt.Sprintf("%s: %s. %s", e.Name, e.Status, e.Error)
-	case e.Unchanged:
-		return fmt.Sprintf("%s: unchanged, %d chunks", e.Name, e.Chunks)
-	default:
-		return fmt.Sprintf("%s: %s, %d chunks", e.Name, e.Status, e.Chunks)
 	}
+	state := e.Status
+	if e.Unchanged {
+		state = "unchanged"
+	}
+	line := fmt.Sprintf("%s: %s, %d chunks", e.Name, state, e.Chunks)
+	for i, notice := range e.Notices {
+		if i == 0 {
+			line += "."
+		}
+		line += " " + notice
+	}
+	return line
 }
 
 // repository answers the id of a repository that is named by its id or its name.
