@@ -18,9 +18,11 @@ const DefaultEmbedTimeout = 2 * time.Minute
 
 // EmbeddingCall is one call of an embedding model, and how it ended.
 type EmbeddingCall struct {
+	Owner
 	Purpose  llm.Purpose
 	Texts    int
 	Usage    llm.Usage
+	Begin    time.Time
 	Duration time.Duration
 	Cut      int   // texts that were longer than the model takes, before the call or because of its answer
 	Err      error // nil = vectors came
@@ -349,7 +351,7 @@ func (b *batches) send(ctx context.Context, texts []string, dimensions int, firs
 	b.usage.OutputTokens += usage.OutputTokens
 	b.usage.Estimated = b.usage.Estimated || usage.Estimated
 	if b.e.Observe != nil {
-		b.e.Observe(EmbeddingCall{Purpose: b.o.Purpose, Texts: len(texts), Usage: usage, Duration: time.Since(begin), Cut: b.noted, Err: err})
+		b.e.Observe(EmbeddingCall{Owner: ownerOf(ctx), Begin: begin, Purpose: b.o.Purpose, Texts: len(texts), Usage: usage, Duration: time.Since(begin), Cut: b.noted, Err: err})
 	}
 	b.noted = 0
 	return vectors, err

@@ -118,6 +118,7 @@ func (e *documentError) Error() string { return e.reason }
 func (e *documentError) Unwrap() error { return e.err }
 
 func (g *Ingester) process(ctx context.Context, document int64, version int) error {
+	ctx = OnBehalf(ctx, Owner{DocumentID: document})
 	begin := time.Now()
 	upload, repository, err := g.Store.Upload(ctx, document, version)
 	if err != nil {
