@@ -271,7 +271,7 @@ func (q *Queries) ChunksUnembedded(ctx context.Context, arg ChunksUnembeddedPara
 }
 
 const documentByName = `-- name: DocumentByName :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
 `
 
 type DocumentByNameParams struct {
@@ -302,24 +302,89 @@ func (q *Queries) DocumentByName(ctx context.Context, arg DocumentByNameParams) 
 		&i.ReadyHash,
 		&i.ReadyMediaType,
 		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
 }
 
+const documentChanges = `-- name: DocumentChanges :many
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+       clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
+  FROM repositories r
+  LEFT JOIN LATERAL (
+        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= ($1::text)::xid8
+        UNION ALL
+        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= ($1::text)::xid8) c ON true
+ WHERE r.id = $2
+ ORDER BY c.changed, c.id
+`
+
+type DocumentChangesParams struct {
+	Since        string
+	RepositoryID int64
+}
+
+type DocumentChangesRow struct {
+	Cursor  string
+	Newest  string
+	At      time.Time
+	ID      int64
+	Deleted bool
+}
+
+// DocumentChanges answers which documents of a repository have changed, or are gone, by
+// transactions from one on: a row for each, or one without an id; no row when there is no
+// such repository. cursor is the transaction to ask from next.
+func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams) ([]DocumentChangesRow, error) {
+	rows, err := q.db.Query(ctx, documentChanges, arg.Since, arg.RepositoryID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DocumentChangesRow
+	for rows.Next() {
+		var i DocumentChangesRow
+		if err := rows.Scan(
+			&i.Cursor,
+			&i.Newest,
+			&i.At,
+			&i.ID,
+			&i.Deleted,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const documentDelete = `-- name: DocumentDelete :one
-DELETE FROM documents WHERE repository_id = $1 AND id = $2 RETURNING id
+WITH gone AS (
+    DELETE FROM documents d WHERE d.repository_id = $1 AND d.id = $2 RETURNING d.id, d.repository_id
+), forgotten AS (
+    DELETE FROM document_deletions f
+     WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
+                              WHERE x.deleted_at < clock_timestamp() - $3::interval FOR UPDATE SKIP LOCKED)
+)
+INSERT INTO document_deletions (document_id, repository_id) SELECT g.id, g.repository_id FROM gone g
+RETURNING document_id
 `
 
 type DocumentDeleteParams struct {
 	RepositoryID int64
 	ID           int64
+	Keep         time.Duration
 }
 
+// DocumentDelete keeps for some days that a document is gone.
 func (q *Queries) DocumentDelete(ctx context.Context, arg DocumentDeleteParams) (int64, error) {
-	row := q.db.QueryRow(ctx, documentDelete, arg.RepositoryID, arg.ID)
-	var id int64
-	err := row.Scan(&id)
-	return id, err
+	row := q.db.QueryRow(ctx, documentDelete, arg.RepositoryID, arg.ID, arg.Keep)
+	var document_id int64
+	err := row.Scan(&document_id)
+	return document_id, err
 }
 
 const documentFail = `-- name: DocumentFail :execrows
@@ -376,7 +441,7 @@ func (q *Queries) DocumentFetched(ctx context.Context, arg DocumentFetchedParams
 }
 
 const documentGet = `-- name: DocumentGet :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents WHERE repository_id = $1 AND id = $2
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE repository_id = $1 AND id = $2
 `
 
 type DocumentGetParams struct {
@@ -407,6 +472,7 @@ func (q *Queries) DocumentGet(ctx context.Context, arg DocumentGetParams) (Docum
 		&i.ReadyHash,
 		&i.ReadyMediaType,
 		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
 }
@@ -428,7 +494,7 @@ func (q *Queries) DocumentHold(ctx context.Context, arg DocumentHoldParams) (int
 }
 
 const documentLock = `-- name: DocumentLock :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
 `
 
 type DocumentLockParams struct {
@@ -461,12 +527,13 @@ func (q *Queries) DocumentLock(ctx context.Context, arg DocumentLockParams) (Doc
 		&i.ReadyHash,
 		&i.ReadyMediaType,
 		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
 }
 
 const documentPage = `-- name: DocumentPage :many
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks FROM documents
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents
  WHERE repository_id = $1 AND id > $2 AND ($3::text = '' OR status = $3::text)
  ORDER BY id
  LIMIT $4
@@ -513,6 +580,7 @@ func (q *Queries) DocumentPage(ctx context.Context, arg DocumentPageParams) ([]D
 			&i.ReadyHash,
 			&i.ReadyMediaType,
 			&i.CutChunks,
+			&i.Changed,
 		); err != nil {
 			return nil, err
 		}
@@ -699,7 +767,7 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (repository_id, name) DO UPDATE
    SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
        bytes = excluded.bytes, content_hash = excluded.content_hash, updated_at = clock_timestamp()
-RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks
+RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed
 `
 
 type DocumentUpsertParams struct {
@@ -743,8 +811,93 @@ func (q *Queries) DocumentUpsert(ctx context.Context, arg DocumentUpsertParams) 
 		&i.ReadyHash,
 		&i.ReadyMediaType,
 		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
+}
+
+const documentsByID = `-- name: DocumentsByID :many
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE repository_id = $1 AND id = ANY($2::bigint[])
+`
+
+type DocumentsByIDParams struct {
+	RepositoryID int64
+	Ids          []int64
+}
+
+func (q *Queries) DocumentsByID(ctx context.Context, arg DocumentsByIDParams) ([]Document, error) {
+	rows, err := q.db.Query(ctx, documentsByID, arg.RepositoryID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Document
+	for rows.Next() {
+		var i Document
+		if err := rows.Scan(
+			&i.ID,
+			&i.RepositoryID,
+			&i.Name,
+			&i.Version,
+			&i.Uploaded,
+			&i.Status,
+			&i.Error,
+			&i.Progress,
+			&i.MediaType,
+			&i.Bytes,
+			&i.ContentHash,
+			&i.Metadata,
+			&i.Chunks,
+			&i.Tokens,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ReadyHash,
+			&i.ReadyMediaType,
+			&i.CutChunks,
+			&i.Changed,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const documentsLatest = `-- name: DocumentsLatest :many
+SELECT x.id FROM (
+    SELECT d.id, d.changed FROM documents d WHERE d.repository_id = $1
+     ORDER BY d.status = 'processing' DESC, d.changed DESC LIMIT $2) x
+ ORDER BY x.changed, x.id
+`
+
+type DocumentsLatestParams struct {
+	RepositoryID int64
+	MaxRows      int32
+}
+
+// DocumentsLatest answers the documents that are processed and those that have changed
+// last, the latest at the end.
+func (q *Queries) DocumentsLatest(ctx context.Context, arg DocumentsLatestParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, documentsLatest, arg.RepositoryID, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const knowledgeSearch = `-- name: KnowledgeSearch :many

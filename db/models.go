@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/shopspring/decimal"
 )
 
@@ -186,6 +187,7 @@ type Document struct {
 	ReadyHash      []byte
 	ReadyMediaType *string
 	CutChunks      int32
+	Changed        pgtype.Uint64
 }
 
 type Execution struct {

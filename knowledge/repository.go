@@ -85,6 +85,19 @@ func (d Document) Notices() []string {
 	return notices
 }
 
+// Changes are what happened to the documents of a repository.
+type Changes struct {
+	Documents []Change
+	Cursor    string // to go on after
+	Anew      bool   // the cursor was too old: these are not the changes since
+}
+
+// Change names a document that has changed.
+type Change struct {
+	DocumentID int64
+	Deleted    bool
+}
+
 // Upload is a file on its way into a repository.
 type Upload struct {
 	Name      string
@@ -117,6 +130,8 @@ var (
 	ErrNotFound = errors.New("no such repository or document")
 	// ErrNameTaken says that another repository has the name.
 	ErrNameTaken = errors.New("a repository of this name exists")
+	// ErrCursor says that a text is no cursor of Changes.
+	ErrCursor = errors.New("this is no cursor")
 	// ErrSuperseded says that a document was deleted, or uploaded anew, while a
 	// version of it was processed.
 	ErrSuperseded = errors.New("the document has changed")
@@ -156,6 +171,14 @@ type DocumentStore interface {
 	Document(ctx context.Context, repository, id int64) (Document, error)
 	// Documents answers up to limit documents by id, above after; status "" is any.
 	Documents(ctx context.Context, repository, after int64, status Status, limit int) ([]Document, error)
+	// Changes answers which documents have changed after a cursor of an earlier answer,
+	// those that changed first at the beginning; none that commits late is missed, and
+	// some may be answered again. Without a cursor, or with one that is too old, those are
+	// answered that are processed and those that changed last, up to limit. Errors:
+	// ErrCursor.
+	Changes(ctx context.Context, repository int64, after string, limit int) (Changes, error)
+	// DocumentsOf answers those documents that are there, in the order of the ids.
+	DocumentsOf(ctx context.Context, repository int64, ids []int64) ([]Document, error)
 	// DeleteDocument removes a document with its chunks at once.
 	DeleteDocument(ctx context.Context, repository, id int64) error
 }

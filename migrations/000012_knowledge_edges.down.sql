@@ -1,3 +1,8 @@
+DROP TABLE document_deletions;
+DROP TRIGGER documents_changed ON documents;
+DROP FUNCTION documents_changed();
+ALTER TABLE documents DROP COLUMN changed;
+
 DROP VIEW v_model_costs_daily;
 DROP VIEW v_costs_hourly;
 DROP VIEW v_llm_calls;

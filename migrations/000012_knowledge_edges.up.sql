@@ -260,3 +260,30 @@ SELECT (c.started_at AT TIME ZONE 'UTC')::date AS day, -- in UTC
         SELECT started_at, provider || '/' || model, status, usage_source, input_tokens, output_tokens, 0, 0, 0, cost_usd
           FROM embedding_calls) c
  GROUP BY 1, 2;
+
+-- Which transaction has changed a document last. Whoever looked at a snapshot finds what
+-- has become visible since by asking for all from the oldest transaction on that was
+-- running then: unlike times and sequences, that misses nothing that commits late.
+ALTER TABLE documents ADD COLUMN changed xid8 NOT NULL DEFAULT pg_current_xact_id();
+CREATE INDEX documents_changed_idx ON documents (repository_id, changed);
+
+CREATE FUNCTION documents_changed() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.changed := pg_current_xact_id();
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER documents_changed BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION documents_changed();
+
+-- Documents that are gone, for a week, for those who follow a repository.
+CREATE TABLE document_deletions (
+    document_id   bigint PRIMARY KEY,
+    repository_id bigint NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
+    changed       xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    deleted_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE INDEX document_deletions_changed_idx ON document_deletions (repository_id, changed);
+CREATE INDEX document_deletions_deleted_idx ON document_deletions (deleted_at);

@@ -99,7 +99,16 @@ SELECT * FROM documents
 SELECT * FROM documents WHERE id = @id AND uploaded = @version AND status = 'processing' FOR UPDATE;
 
 -- name: DocumentDelete :one
-DELETE FROM documents WHERE repository_id = @repository_id AND id = @id RETURNING id;
+-- DocumentDelete keeps for some days that a document is gone.
+WITH gone AS (
+    DELETE FROM documents d WHERE d.repository_id = @repository_id AND d.id = @id RETURNING d.id, d.repository_id
+), forgotten AS (
+    DELETE FROM document_deletions f
+     WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
+                              WHERE x.deleted_at < clock_timestamp() - @keep::interval FOR UPDATE SKIP LOCKED)
+)
+INSERT INTO document_deletions (document_id, repository_id) SELECT g.id, g.repository_id FROM gone g
+RETURNING document_id;
 
 -- name: DocumentProgress :execrows
 UPDATE documents SET progress = greatest(progress, @percent::integer), updated_at = clock_timestamp()
@@ -285,3 +294,28 @@ UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
          WHERE x.repository_id = @repository_id::bigint
          GROUP BY 1) n
  WHERE d.id = n.id AND d.cut_chunks <> n.cut;
+
+-- name: DocumentChanges :many
+-- DocumentChanges answers which documents of a repository have changed, or are gone, by
+-- transactions from one on: a row for each, or one without an id; no row when there is no
+-- such repository. cursor is the transaction to ask from next.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+       clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
+  FROM repositories r
+  LEFT JOIN LATERAL (
+        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= (@since::text)::xid8
+        UNION ALL
+        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= (@since::text)::xid8) c ON true
+ WHERE r.id = @repository_id
+ ORDER BY c.changed, c.id;
+
+-- name: DocumentsLatest :many
+-- DocumentsLatest answers the documents that are processed and those that have changed
+-- last, the latest at the end.
+SELECT x.id FROM (
+    SELECT d.id, d.changed FROM documents d WHERE d.repository_id = @repository_id
+     ORDER BY d.status = 'processing' DESC, d.changed DESC LIMIT @max_rows) x
+ ORDER BY x.changed, x.id;
+
+-- name: DocumentsByID :many
+SELECT * FROM documents WHERE repository_id = @repository_id AND id = ANY(@ids::bigint[]);
