@@ -88,7 +88,7 @@ func TestRepositoryEvents(t *testing.T) {
 	t.Parallel()
 	counting := &looks{looked: make(chan struct{})}
 	a := newAPI(t, setup{config: func(c *httpapi.Config) { counting.Store, c.Store = c.Store, counting }})
-	a.do(call{method: http.MethodPost, path: repositories, body: `{"name":"docs","embeddingModel":"test/vocabulary"}`})
+	a.do(call{method: http.MethodPost, path: repositories, body: `{"name":"docs","embeddingModel":"test/words"}`}).want(http.StatusCreated)
 	add := func(name string) (document int64) {
 		t.Helper()
 		d := a.do(call{method: http.MethodPost, path: repositories + "/1/documents", body: fmt.Sprintf(`{"name":%q,"text":"The tide of %s."}`, name, name)}).object()
@@ -192,7 +192,7 @@ func TestRepositoryEvents(t *testing.T) {
 func TestRepositoryEventsOfMany(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, setup{})
-	a.do(call{method: http.MethodPost, path: repositories, body: `{"name":"docs","embeddingModel":"test/vocabulary"}`})
+	a.do(call{method: http.MethodPost, path: repositories, body: `{"name":"docs","embeddingModel":"test/words"}`}).want(http.StatusCreated)
 	sql := pgtest.Session(t, a.database)
 	const insert = `INSERT INTO documents (repository_id, name, bytes, content_hash, progress) SELECT 1, 'd' || n, 1, '', 0 FROM generate_series(%d, %d) n`
 	const documents = 2500 // more than are kept in memory
@@ -203,7 +203,7 @@ func TestRepositoryEventsOfMany(t *testing.T) {
 		begun := f.change() // it is there
 		readers.Go(func() {
 			ready := make(map[int64]bool)
-			for c := begun; len(ready) < documents; c = f.change() {
+			for c := begun; ; c = f.change() {
 				if c.event == "" {
 					t.Errorf("the stream ended with %d documents", len(ready))
 					return
@@ -213,6 +213,9 @@ func TestRepositoryEventsOfMany(t *testing.T) {
 				}
 				if c.status == "ready" {
 					ready[c.document] = true
+				}
+				if len(ready) == documents {
+					return
 				}
 			}
 		})
