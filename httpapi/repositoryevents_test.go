@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/chainstream/chainstream/httpapi"
 	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/knowledge"
@@ -108,33 +106,21 @@ func TestRepositoryEvents(t *testing.T) {
 	}
 	second, third := add("second.txt"), add("third.txt")
 	ready(second)
-	last, _ := f.until("document", second, "ready")
+	f.until("document", second, "ready")
 
 	// A transaction that began before what the client has seen, and commits when it is away.
-	conn, err := pgx.Connect(t.Context(), a.database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(t.Context()) }()
-	tx, err := conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "UPDATE documents SET progress = 50, updated_at = clock_timestamp() WHERE id = $1", third); err != nil {
-		t.Fatal(err)
-	}
+	sql := pgtest.Session(t, a.database)
+	sql("BEGIN", fmt.Sprintf("UPDATE documents SET progress = 50, updated_at = clock_timestamp() WHERE id = %d", third))
 	fourth := add("fourth.txt")
 	ready(fourth)
-	last, _ = f.until("document", fourth, "ready")
+	last, _ := f.until("document", fourth, "ready")
 	f.close()
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	sql("COMMIT")
 	if res := a.do(call{method: http.MethodDelete, path: fmt.Sprintf("%s/1/documents/%d", repositories, first)}); res.status != http.StatusNoContent {
 		t.Fatal(res.status)
 	}
 	f = a.open(call{path: path, header: map[string]string{"Last-Event-ID": last}})
-	last, passed := f.until("document-deleted", first, "")
+	_, passed := f.until("document-deleted", first, "")
 	late := false
 	for _, c := range passed {
 		late = late || c.document == third

@@ -75,11 +75,8 @@ func (e documentEntry) line() string {
 		state = "unchanged"
 	}
 	line := fmt.Sprintf("%s: %s, %d chunks", e.Name, state, e.Chunks)
-	for i, notice := range e.Notices {
-		if i == 0 {
-			line += "."
-		}
-		line += " " + notice
+	if len(e.Notices) > 0 {
+		line += ". " + strings.Join(e.Notices, " ")
 	}
 	return line
 }
