@@ -180,8 +180,8 @@ INSERT INTO budgets AS b (tenant, scope, period, limit_usd, limit_tokens, period
 SELECT 'default', $1::text, $2::text, $3::numeric, $4::bigint, n.start,
        coalesce(sum(c.cost_usd), 0), coalesce(sum(c.input_tokens + c.output_tokens), 0)
   FROM (SELECT budget_period($2::text, clock_timestamp()) AS start) n
-  LEFT JOIN (llm_calls c JOIN executions e ON e.id = c.execution_id)
-    ON c.started_at >= n.start AND ($1::text = 'all' OR $1::text = 'chain:' || e.chain_name)
+  LEFT JOIN v_llm_calls c
+    ON c.started_at >= n.start AND c.execution_id IS NOT NULL AND ($1::text = 'all' OR $1::text = 'chain:' || c.chain_name)
  GROUP BY n.start
 ON CONFLICT (tenant, scope, period) DO UPDATE
    SET limit_usd = excluded.limit_usd, limit_tokens = excluded.limit_tokens, updated_at = clock_timestamp()

@@ -271,7 +271,7 @@ func (q *Queries) ChunksUnembedded(ctx context.Context, arg ChunksUnembeddedPara
 }
 
 const documentByName = `-- name: DocumentByName :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE repository_id = $1 AND name = $2 FOR UPDATE
 `
 
 type DocumentByNameParams struct {
@@ -299,24 +299,92 @@ func (q *Queries) DocumentByName(ctx context.Context, arg DocumentByNameParams) 
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
+		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
 }
 
+const documentChanges = `-- name: DocumentChanges :many
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+       clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
+  FROM repositories r
+  LEFT JOIN LATERAL (
+        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= ($1::text)::xid8
+        UNION ALL
+        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= ($1::text)::xid8) c ON true
+ WHERE r.id = $2
+ ORDER BY c.changed, c.id
+`
+
+type DocumentChangesParams struct {
+	Since        string
+	RepositoryID int64
+}
+
+type DocumentChangesRow struct {
+	Cursor  string
+	Newest  string
+	At      time.Time
+	ID      int64
+	Deleted bool
+}
+
+// DocumentChanges answers which documents of a repository have changed, or are gone, by
+// transactions from one on: a row for each, or one without an id; no row when there is no
+// such repository. cursor is the transaction to ask from next.
+func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams) ([]DocumentChangesRow, error) {
+	rows, err := q.db.Query(ctx, documentChanges, arg.Since, arg.RepositoryID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DocumentChangesRow
+	for rows.Next() {
+		var i DocumentChangesRow
+		if err := rows.Scan(
+			&i.Cursor,
+			&i.Newest,
+			&i.At,
+			&i.ID,
+			&i.Deleted,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const documentDelete = `-- name: DocumentDelete :one
-DELETE FROM documents WHERE repository_id = $1 AND id = $2 RETURNING id
+WITH gone AS (
+    DELETE FROM documents d WHERE d.repository_id = $1 AND d.id = $2 RETURNING d.id, d.repository_id
+), forgotten AS (
+    DELETE FROM document_deletions f
+     WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
+                              WHERE x.deleted_at < clock_timestamp() - $3::interval FOR UPDATE SKIP LOCKED)
+)
+INSERT INTO document_deletions (document_id, repository_id) SELECT g.id, g.repository_id FROM gone g
+RETURNING document_id
 `
 
 type DocumentDeleteParams struct {
 	RepositoryID int64
 	ID           int64
+	Keep         time.Duration
 }
 
+// DocumentDelete keeps for some days that a document is gone.
 func (q *Queries) DocumentDelete(ctx context.Context, arg DocumentDeleteParams) (int64, error) {
-	row := q.db.QueryRow(ctx, documentDelete, arg.RepositoryID, arg.ID)
-	var id int64
-	err := row.Scan(&id)
-	return id, err
+	row := q.db.QueryRow(ctx, documentDelete, arg.RepositoryID, arg.ID, arg.Keep)
+	var document_id int64
+	err := row.Scan(&document_id)
+	return document_id, err
 }
 
 const documentFail = `-- name: DocumentFail :execrows
@@ -373,7 +441,7 @@ func (q *Queries) DocumentFetched(ctx context.Context, arg DocumentFetchedParams
 }
 
 const documentGet = `-- name: DocumentGet :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE repository_id = $1 AND id = $2
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE repository_id = $1 AND id = $2
 `
 
 type DocumentGetParams struct {
@@ -401,6 +469,10 @@ func (q *Queries) DocumentGet(ctx context.Context, arg DocumentGetParams) (Docum
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
+		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
 }
@@ -422,7 +494,7 @@ func (q *Queries) DocumentHold(ctx context.Context, arg DocumentHoldParams) (int
 }
 
 const documentLock = `-- name: DocumentLock :one
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE id = $1 AND uploaded = $2 AND status = 'processing' FOR UPDATE
 `
 
 type DocumentLockParams struct {
@@ -452,12 +524,16 @@ func (q *Queries) DocumentLock(ctx context.Context, arg DocumentLockParams) (Doc
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
+		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
 }
 
 const documentPage = `-- name: DocumentPage :many
-SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at FROM documents
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents
  WHERE repository_id = $1 AND id > $2 AND ($3::text = '' OR status = $3::text)
  ORDER BY id
  LIMIT $4
@@ -501,6 +577,10 @@ func (q *Queries) DocumentPage(ctx context.Context, arg DocumentPageParams) ([]D
 			&i.Tokens,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.ReadyHash,
+			&i.ReadyMediaType,
+			&i.CutChunks,
+			&i.Changed,
 		); err != nil {
 			return nil, err
 		}
@@ -534,20 +614,23 @@ func (q *Queries) DocumentProgress(ctx context.Context, arg DocumentProgressPara
 const documentPublish = `-- name: DocumentPublish :exec
 UPDATE documents d
    SET version = $1, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens,
+       chunks = c.chunks, tokens = c.tokens, cut_chunks = c.cut, ready_hash = d.content_hash, ready_media_type = d.media_type,
        metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = $1), d.metadata)
-  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
-          FROM chunks k WHERE k.document_id = $2 AND k.version = $1) c
+  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens, (count(*) FILTER (WHERE v.cut))::integer AS cut
+          FROM chunks k
+          LEFT JOIN chunk_vectors v ON v.chunk_id = k.id AND v.space_id = $3::bigint
+         WHERE k.document_id = $2 AND k.version = $1) c
  WHERE d.id = $2
 `
 
 type DocumentPublishParams struct {
 	Version int32
 	ID      int64
+	SpaceID int64
 }
 
 func (q *Queries) DocumentPublish(ctx context.Context, arg DocumentPublishParams) error {
-	_, err := q.db.Exec(ctx, documentPublish, arg.Version, arg.ID)
+	_, err := q.db.Exec(ctx, documentPublish, arg.Version, arg.ID, arg.SpaceID)
 	return err
 }
 
@@ -568,6 +651,41 @@ func (q *Queries) DocumentSameMetadata(ctx context.Context, arg DocumentSameMeta
 	var same bool
 	err := row.Scan(&same)
 	return same, err
+}
+
+const documentUnchanged = `-- name: DocumentUnchanged :one
+UPDATE documents d
+   SET status = 'ready', progress = 100, error = NULL, media_type = d.ready_media_type, bytes = $1, content_hash = d.ready_hash,
+       updated_at = clock_timestamp()
+  FROM document_uploads u
+ WHERE d.id = $2 AND d.uploaded = $3 AND d.status = 'processing' AND d.version > 0
+   AND d.ready_hash = $4 AND d.ready_media_type = $5::text
+   AND u.document_id = d.id AND u.version = d.uploaded AND u.metadata = d.metadata
+RETURNING d.version
+`
+
+type DocumentUnchangedParams struct {
+	Bytes       int64
+	ID          int64
+	Version     int32
+	ContentHash []byte
+	MediaType   string
+}
+
+// DocumentUnchanged takes back a version that is made of the same as the one that
+// searches see, with the same metadata, and answers the number of that one. The number
+// that was taken back is not given again: work on it may still be under way.
+func (q *Queries) DocumentUnchanged(ctx context.Context, arg DocumentUnchangedParams) (int32, error) {
+	row := q.db.QueryRow(ctx, documentUnchanged,
+		arg.Bytes,
+		arg.ID,
+		arg.Version,
+		arg.ContentHash,
+		arg.MediaType,
+	)
+	var version int32
+	err := row.Scan(&version)
+	return version, err
 }
 
 const documentUploadGet = `-- name: DocumentUploadGet :one
@@ -649,7 +767,7 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (repository_id, name) DO UPDATE
    SET uploaded = documents.uploaded + 1, status = 'processing', error = NULL, progress = 0, media_type = excluded.media_type,
        bytes = excluded.bytes, content_hash = excluded.content_hash, updated_at = clock_timestamp()
-RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at
+RETURNING id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed
 `
 
 type DocumentUpsertParams struct {
@@ -690,8 +808,96 @@ func (q *Queries) DocumentUpsert(ctx context.Context, arg DocumentUpsertParams) 
 		&i.Tokens,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ReadyHash,
+		&i.ReadyMediaType,
+		&i.CutChunks,
+		&i.Changed,
 	)
 	return i, err
+}
+
+const documentsByID = `-- name: DocumentsByID :many
+SELECT id, repository_id, name, version, uploaded, status, error, progress, media_type, bytes, content_hash, metadata, chunks, tokens, created_at, updated_at, ready_hash, ready_media_type, cut_chunks, changed FROM documents WHERE repository_id = $1 AND id = ANY($2::bigint[])
+`
+
+type DocumentsByIDParams struct {
+	RepositoryID int64
+	Ids          []int64
+}
+
+func (q *Queries) DocumentsByID(ctx context.Context, arg DocumentsByIDParams) ([]Document, error) {
+	rows, err := q.db.Query(ctx, documentsByID, arg.RepositoryID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Document
+	for rows.Next() {
+		var i Document
+		if err := rows.Scan(
+			&i.ID,
+			&i.RepositoryID,
+			&i.Name,
+			&i.Version,
+			&i.Uploaded,
+			&i.Status,
+			&i.Error,
+			&i.Progress,
+			&i.MediaType,
+			&i.Bytes,
+			&i.ContentHash,
+			&i.Metadata,
+			&i.Chunks,
+			&i.Tokens,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ReadyHash,
+			&i.ReadyMediaType,
+			&i.CutChunks,
+			&i.Changed,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const documentsLatest = `-- name: DocumentsLatest :many
+SELECT x.id FROM (
+    SELECT d.id, d.changed FROM documents d WHERE d.repository_id = $1
+     ORDER BY d.status = 'processing' DESC, d.changed DESC LIMIT $2) x
+ ORDER BY x.changed, x.id
+`
+
+type DocumentsLatestParams struct {
+	RepositoryID int64
+	MaxRows      int32
+}
+
+// DocumentsLatest answers the documents that are processed and those that have changed
+// last, the latest at the end.
+func (q *Queries) DocumentsLatest(ctx context.Context, arg DocumentsLatestParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, documentsLatest, arg.RepositoryID, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const knowledgeSearch = `-- name: KnowledgeSearch :many
@@ -813,6 +1019,29 @@ func (q *Queries) RepositoriesMissing(ctx context.Context, ids []int64) ([]int64
 		return nil, err
 	}
 	return items, nil
+}
+
+const repositoryCountCut = `-- name: RepositoryCountCut :exec
+UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
+  FROM (SELECT x.id, count(v.chunk_id)::integer AS cut
+          FROM documents x
+          LEFT JOIN chunks c ON c.document_id = x.id AND c.version = x.version
+          LEFT JOIN chunk_vectors v ON v.chunk_id = c.id AND v.space_id = $1::bigint AND v.cut
+         WHERE x.repository_id = $2::bigint
+         GROUP BY 1) n
+ WHERE d.id = n.id AND d.cut_chunks <> n.cut
+`
+
+type RepositoryCountCutParams struct {
+	SpaceID      int64
+	RepositoryID int64
+}
+
+// RepositoryCountCut counts anew which passages have a vector of their beginning alone,
+// in a space that searches begin to use.
+func (q *Queries) RepositoryCountCut(ctx context.Context, arg RepositoryCountCutParams) error {
+	_, err := q.db.Exec(ctx, repositoryCountCut, arg.SpaceID, arg.RepositoryID)
+	return err
 }
 
 const repositoryDelete = `-- name: RepositoryDelete :execrows
@@ -1277,9 +1506,9 @@ func (q *Queries) SpacesInUse(ctx context.Context, repositories []int64) ([]Spac
 }
 
 const vectorsInsert = `-- name: VectorsInsert :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT x.chunk_id, $1::bigint, x.embedding::halfvec
-  FROM (SELECT unnest($2::bigint[]) AS chunk_id, unnest($3::text[]) AS embedding) x
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT x.chunk_id, $1::bigint, x.embedding::halfvec, x.cut
+  FROM (SELECT unnest($2::bigint[]) AS chunk_id, unnest($3::text[]) AS embedding, unnest($4::boolean[]) AS cut) x
   JOIN chunks c ON c.id = x.chunk_id
 ON CONFLICT (chunk_id, space_id) DO NOTHING
 `
@@ -1288,16 +1517,22 @@ type VectorsInsertParams struct {
 	SpaceID    int64
 	ChunkIds   []int64
 	Embeddings []string
+	Cuts       []bool
 }
 
 func (q *Queries) VectorsInsert(ctx context.Context, arg VectorsInsertParams) error {
-	_, err := q.db.Exec(ctx, vectorsInsert, arg.SpaceID, arg.ChunkIds, arg.Embeddings)
+	_, err := q.db.Exec(ctx, vectorsInsert,
+		arg.SpaceID,
+		arg.ChunkIds,
+		arg.Embeddings,
+		arg.Cuts,
+	)
 	return err
 }
 
 const vectorsReuse = `-- name: VectorsReuse :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT DISTINCT ON (c.id) c.id, $1::bigint, v.embedding, v.cut
   FROM chunks c
   JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
   JOIN embedding_spaces s ON s.model = $2::text AND s.dimensions = $3::integer

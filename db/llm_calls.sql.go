@@ -12,6 +12,55 @@ import (
 	"github.com/shopspring/decimal"
 )
 
+const embeddingBook = `-- name: EmbeddingBook :exec
+SELECT embedding_book(ROW(NULL, $1::text, $2::bigint, $3::bigint, $4::bigint,
+    $5::text, $6::text, $7::text, $8::integer, $9::bigint, $10::bigint, $11::text,
+    $12::numeric, $13::text, $14::integer, $15::bigint,
+    $16::timestamptz, clock_timestamp())::embedding_calls)
+`
+
+type EmbeddingBookParams struct {
+	Purpose      string
+	ExecutionID  *int64
+	PromptID     *int64
+	DocumentID   *int64
+	Provider     string
+	Model        string
+	Status       string
+	Texts        int32
+	InputTokens  int64
+	OutputTokens int64
+	UsageSource  string
+	CostUSD      *decimal.Decimal
+	ErrorCode    *string
+	HTTPStatus   *int32
+	DurationMs   int64
+	StartedAt    time.Time
+}
+
+// EmbeddingBook writes a call of an embedding model into the ledger.
+func (q *Queries) EmbeddingBook(ctx context.Context, arg EmbeddingBookParams) error {
+	_, err := q.db.Exec(ctx, embeddingBook,
+		arg.Purpose,
+		arg.ExecutionID,
+		arg.PromptID,
+		arg.DocumentID,
+		arg.Provider,
+		arg.Model,
+		arg.Status,
+		arg.Texts,
+		arg.InputTokens,
+		arg.OutputTokens,
+		arg.UsageSource,
+		arg.CostUSD,
+		arg.ErrorCode,
+		arg.HTTPStatus,
+		arg.DurationMs,
+		arg.StartedAt,
+	)
+	return err
+}
+
 const lLMCallList = `-- name: LLMCallList :many
 SELECT request_id, execution_id, prompt_id, attempt, provider, model, status, prompt_tokens, reserved_usd, reserved_tokens, lost, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, raw_usage, usage_source, cost_usd, error_code, http_status, finish_reason, response_id, duration_ms, time_to_first_token_ms, started_at, finished_at FROM llm_calls WHERE execution_id = $1 ORDER BY started_at, request_id
 `
@@ -67,7 +116,7 @@ func (q *Queries) LLMCallList(ctx context.Context, executionID int64) ([]LLMCall
 
 const lLMCostBetween = `-- name: LLMCostBetween :one
 SELECT coalesce(sum(c.cost_usd), 0)::numeric AS cost_usd
-  FROM llm_calls c
+  FROM v_llm_calls c
  WHERE c.started_at >= $1 AND c.started_at < $2
 `
 

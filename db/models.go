@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/shopspring/decimal"
 )
 
@@ -167,22 +168,26 @@ type ChainVersion struct {
 }
 
 type Document struct {
-	ID           int64
-	RepositoryID int64
-	Name         string
-	Version      int32
-	Uploaded     int32
-	Status       string
-	Error        *string
-	Progress     int32
-	MediaType    string
-	Bytes        int64
-	ContentHash  []byte
-	Metadata     []byte
-	Chunks       int32
-	Tokens       int64
-	CreatedAt    time.Time
-	UpdatedAt    time.Time
+	ID             int64
+	RepositoryID   int64
+	Name           string
+	Version        int32
+	Uploaded       int32
+	Status         string
+	Error          *string
+	Progress       int32
+	MediaType      string
+	Bytes          int64
+	ContentHash    []byte
+	Metadata       []byte
+	Chunks         int32
+	Tokens         int64
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+	ReadyHash      []byte
+	ReadyMediaType *string
+	CutChunks      int32
+	Changed        pgtype.Uint64
 }
 
 type Execution struct {

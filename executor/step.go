@@ -322,7 +322,7 @@ func (s *step) retrieve(ctx context.Context, query string) (string, events.Knowl
 		event.Error = "this server has no knowledge repositories"
 		return "", event, nil
 	}
-	result, err := s.run.e.cfg.Retriever.Retrieve(ctx, knowledge.Query{
+	result, err := s.run.e.cfg.Retriever.Retrieve(knowledge.OnBehalf(ctx, knowledge.Owner{ExecutionID: s.run.ex.ID, PromptID: s.state.PromptID}), knowledge.Query{
 		Repositories: k.Repositories, Text: query, Search: string(k.Search), Limit: k.MaxChunks, Threshold: k.Threshold,
 		PerDocument: k.PerDocument, Neighbours: k.Neighbours, Filter: k.Filter,
 	})

@@ -27,6 +27,7 @@ type documentView struct {
 	RepositoryID int64           `json:"repositoryId"`
 	Name         string          `json:"name"`
 	Status       string          `json:"status"`
+	Unchanged    bool            `json:"unchanged,omitempty"`
 	Error        string          `json:"error,omitempty"`
 	Progress     int             `json:"progress"`
 	Version      int             `json:"version"`
@@ -36,15 +37,16 @@ type documentView struct {
 	Metadata     json.RawMessage `json:"metadata"`
 	Chunks       int             `json:"chunks"`
 	Tokens       int64           `json:"tokens"`
+	Notices      []string        `json:"notices"`
 	CreatedAt    time.Time       `json:"createdAt"`
 	UpdatedAt    time.Time       `json:"updatedAt"`
 }
 
 func documentViewOf(d knowledge.Document) documentView {
 	return documentView{
-		ID: d.ID, RepositoryID: d.RepositoryID, Name: d.Name, Status: string(d.Status), Error: d.Error, Progress: d.Progress,
+		ID: d.ID, RepositoryID: d.RepositoryID, Name: d.Name, Status: string(d.Status), Unchanged: d.Unchanged, Error: d.Error, Progress: d.Progress,
 		Version: d.Version, Uploaded: d.Uploaded, MediaType: d.MediaType, Bytes: d.Bytes, Metadata: d.Metadata,
-		Chunks: d.Chunks, Tokens: d.Tokens, CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(),
+		Chunks: d.Chunks, Tokens: d.Tokens, Notices: d.Notices(), CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(),
 	}
 }
 
@@ -154,6 +156,7 @@ func (s *Server) addDocument(c echo.Context) error {
 	}
 	c.Response().Header().Set(echo.HeaderLocation, repositoryURL(id)+"/documents/"+strconv.FormatInt(d.ID, 10))
 	if unchanged {
+		d.Unchanged = true
 		return c.JSON(http.StatusOK, documentViewOf(d))
 	}
 	return c.JSON(http.StatusAccepted, documentViewOf(d))

@@ -53,7 +53,7 @@ type embeddingVector struct {
 }
 
 // embed is POST /v1/embeddings. It is passed on to the provider: there is no
-// execution and no log, only the figures at /metrics.
+// execution and no log, only a row in the ledger.
 func (s *Server) embed(c echo.Context) error {
 	body, _, err := s.body(c, mediaJSON)
 	if err != nil {

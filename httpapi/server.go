@@ -180,6 +180,7 @@ type Server struct {
 	metrics  *metrics
 	known    map[string]bool // patterns of the routes
 	streams  *streams
+	feeds    feeds
 	draining atomic.Bool
 	leaving  chan struct{} // closed when the HTTP server shuts down
 	left     sync.Once
@@ -266,6 +267,7 @@ func (s *Server) routes() error {
 	e.POST("/api/v1/repositories/:id/documents", s.addDocument)
 	get("/api/v1/repositories/:id/documents/:document", s.showDocument)
 	get("/api/v1/repositories/:id/documents/:document/events", s.documentEvents)
+	get("/api/v1/repositories/:id/events", s.repositoryEvents)
 	get("/api/v1/chunks/:id", s.showChunk)
 	e.DELETE("/api/v1/repositories/:id/documents/:document", s.deleteDocument)
 

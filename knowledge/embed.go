@@ -18,9 +18,11 @@ const DefaultEmbedTimeout = 2 * time.Minute
 
 // EmbeddingCall is one call of an embedding model, and how it ended.
 type EmbeddingCall struct {
+	Owner
 	Purpose  llm.Purpose
 	Texts    int
 	Usage    llm.Usage
+	Begin    time.Time
 	Duration time.Duration
 	Cut      int   // texts that were longer than the model takes, before the call or because of its answer
 	Err      error // nil = vectors came
@@ -57,14 +59,20 @@ func Measure(ctx context.Context, e Embedding, dimensions int, retry llm.RetryPo
 // Embed answers a vector of the length 1 for each text of a document, as EmbedTexts
 // does, and cuts what is too long. Dimensions 0 is whatever the model's is.
 func Embed(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) ([][]float32, error) {
+	got, err := embedDocument(ctx, e, texts, dimensions, retry)
+	return got.Vectors, err
+}
+
+// embedDocument is Embed, and tells which texts were cut.
+func embedDocument(ctx context.Context, e Embedding, texts []string, dimensions int, retry llm.RetryPolicy) (Embedded, error) {
 	got, err := EmbedTexts(ctx, e, texts, EmbedOptions{Dimensions: dimensions, Purpose: llm.PurposeDocument, Cut: true, Retry: retry})
 	if err != nil {
-		return nil, err
+		return Embedded{}, err
 	}
 	for _, v := range got.Vectors {
 		unit(v)
 	}
-	return got.Vectors, nil
+	return got, nil
 }
 
 // EmbedTexts answers a vector for each text, by as few calls as the model takes:
@@ -82,6 +90,7 @@ func EmbedTexts(ctx context.Context, e Embedding, texts []string, o EmbedOptions
 		}
 	}
 	b.vectors, b.cut = make([][]float32, len(b.texts)), make([]bool, len(b.texts))
+	b.whole = slices.Clone(b.texts)
 	b.shorten()
 	if err := b.share(ctx); err != nil {
 		return Embedded{}, err
@@ -105,6 +114,7 @@ type batches struct {
 	e       Embedding
 	o       EmbedOptions
 	texts   []string
+	whole   []string // the same before any was cut
 	vectors [][]float32
 	cut     []bool
 	noted   int // cuts that no call has been told with yet
@@ -341,7 +351,7 @@ func (b *batches) send(ctx context.Context, texts []string, dimensions int, firs
 	b.usage.OutputTokens += usage.OutputTokens
 	b.usage.Estimated = b.usage.Estimated || usage.Estimated
 	if b.e.Observe != nil {
-		b.e.Observe(EmbeddingCall{Purpose: b.o.Purpose, Texts: len(texts), Usage: usage, Duration: time.Since(begin), Cut: b.noted, Err: err})
+		b.e.Observe(EmbeddingCall{Owner: ownerOf(ctx), Begin: begin, Purpose: b.o.Purpose, Texts: len(texts), Usage: usage, Duration: time.Since(begin), Cut: b.noted, Err: err})
 	}
 	b.noted = 0
 	return vectors, err

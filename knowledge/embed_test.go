@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -408,6 +409,39 @@ func TestEmbedPurposes(t *testing.T) {
 	if got := fmt.Sprint(p.purposes); got != "[document query ]" {
 		t.Error(got)
 	}
+}
+
+// A text that was cut for one document is told to be cut to each that has it.
+func TestEmbedCutsTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{answer: func(_ int, texts []string, _ int) ([][]float32, error) {
+			<-time.After(time.Second)
+			for _, text := range texts {
+				if words(text) > 4 {
+					return nil, refusal(llm.CodeContextTooLong)
+				}
+			}
+			return nil, nil
+		}}
+		const short, long, begin = "two words", "a text of some six words", "a text of"
+		unknown := knowledge.Embedding{Embedder: s, Batch: 4, State: state()}
+		known := knowledge.Embedding{Embedder: s, Batch: 4, MaxTokens: 3, Count: words, State: state()}
+		for _, e := range []knowledge.Embedding{unknown, known} {
+			var all sync.WaitGroup
+			for range 3 {
+				all.Go(func() {
+					for range 2 {
+						got, err := knowledge.EmbedTexts(t.Context(), e, []string{short, long, begin}, knowledge.EmbedOptions{Purpose: llm.PurposeDocument, Cut: true})
+						if err != nil || !slices.Equal(got.Cut, []int{1}) {
+							t.Errorf("cut %v, %v", got.Cut, err)
+						}
+					}
+				})
+			}
+			all.Wait()
+		}
+	})
 }
 
 // What documents have in common is sent once, though they are processed at a time;

@@ -39,13 +39,13 @@ const recentNumbers = 1 << 20
 func (s *EmbeddingState) claim(b *batches) (mine []int, others <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, text := range b.texts {
+	for i, text := range b.whole {
 		if b.vectors[i] != nil {
 			continue
 		}
 		key := documentKey(b.o.Dimensions, text)
-		if v, ok := s.recent.get(key); ok {
-			b.vectors[i] = v
+		if known, ok := s.recent.lookup(key); ok {
+			b.vectors[i], b.cut[i] = known.vector, known.cut
 			continue
 		}
 		if flight := s.flights[key]; flight != nil {
@@ -63,9 +63,9 @@ func (s *EmbeddingState) settle(b *batches, mine []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, i := range mine {
-		key := documentKey(b.o.Dimensions, b.texts[i])
+		key := documentKey(b.o.Dimensions, b.whole[i])
 		if b.vectors[i] != nil {
-			s.recent.put(key, b.vectors[i])
+			s.recent.keep(cachedVector{key: key, vector: b.vectors[i], cut: b.cut[i]})
 		}
 		close(s.flights[key])
 		delete(s.flights, key)

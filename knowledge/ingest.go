@@ -118,6 +118,7 @@ func (e *documentError) Error() string { return e.reason }
 func (e *documentError) Unwrap() error { return e.err }
 
 func (g *Ingester) process(ctx context.Context, document int64, version int) error {
+	ctx = OnBehalf(ctx, Owner{DocumentID: document})
 	begin := time.Now()
 	upload, repository, err := g.Store.Upload(ctx, document, version)
 	if err != nil {
@@ -128,7 +129,7 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 		return &documentError{fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", repository.Space.Model, err), err}
 	}
 	if upload.URL != "" {
-		if err := g.fetch(ctx, document, version, &upload); err != nil {
+		if unchanged, err := g.fetch(ctx, document, version, &upload); err != nil || unchanged {
 			return err
 		}
 	}
@@ -152,14 +153,15 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 	return g.Store.Publish(ctx, document, version)
 }
 
-// fetch brings what is at the address of an upload.
-func (g *Ingester) fetch(ctx context.Context, document int64, version int, u *Upload) error {
+// fetch brings what is at the address of an upload. unchanged says that searches see
+// it already, and that nothing is left to be done.
+func (g *Ingester) fetch(ctx context.Context, document int64, version int, u *Upload) (unchanged bool, err error) {
 	mediaType, data, err := g.Fetcher.Fetch(ctx, u.URL)
 	if refused, ok := errors.AsType[*FetchError](err); ok {
-		return &documentError{reason: refused.Reason, err: err}
+		return false, &documentError{reason: refused.Reason, err: err}
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	u.MediaType, u.Data = mediaType, data
 	return g.Store.SaveFetched(ctx, document, version, mediaType, data)

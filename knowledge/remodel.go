@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/chainstream/chainstream/llm"
@@ -87,7 +88,7 @@ func (m *Remodeller) fill(ctx context.Context, repository int64, space Space) er
 }
 
 // embedChunks makes and stores the vectors of chunks.
-func embedChunks(ctx context.Context, e Embedding, chunks []Chunk, space Space, save func(context.Context, Space, map[int64][]float32) error, retry llm.RetryPolicy) error {
+func embedChunks(ctx context.Context, e Embedding, chunks []Chunk, space Space, save func(context.Context, Space, map[int64]Vector) error, retry llm.RetryPolicy) error {
 	if len(chunks) == 0 {
 		return nil
 	}
@@ -95,13 +96,13 @@ func embedChunks(ctx context.Context, e Embedding, chunks []Chunk, space Space, 
 	for i, c := range chunks {
 		texts[i] = c.embedded()
 	}
-	vectors, err := Embed(ctx, e, texts, space.Dimensions, retry)
+	got, err := embedDocument(ctx, e, texts, space.Dimensions, retry)
 	if err != nil {
 		return embedError(ctx, err)
 	}
-	byChunk := make(map[int64][]float32, len(chunks))
+	byChunk := make(map[int64]Vector, len(chunks))
 	for i, c := range chunks {
-		byChunk[c.ID] = vectors[i]
+		byChunk[c.ID] = Vector{Numbers: got.Vectors[i], Cut: slices.Contains(got.Cut, i)}
 	}
 	return embedError(ctx, save(ctx, space, byChunk))
 }

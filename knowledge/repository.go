@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -58,6 +59,7 @@ type Document struct {
 	Version      int // that searches see; 0 = none yet
 	Uploaded     int // the newest; above Version while it is processed, or when it failed
 	Status       Status
+	Unchanged    bool   // what was at the address last was that of Version, and nothing was stored
 	Error        string // safe for users
 	Progress     int    // 0–100
 	MediaType    string
@@ -66,8 +68,34 @@ type Document struct {
 	Metadata     json.RawMessage // object
 	Chunks       int
 	Tokens       int64
+	Cut          int // chunks that are longer than the model reads, and found by their beginning
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
+}
+
+// Notices tell users what was lost of the version that searches see, in sentences.
+func (d Document) Notices() []string {
+	notices := []string{}
+	switch {
+	case d.Cut == 1:
+		notices = append(notices, "1 passage was longer than the model reads and was embedded by its beginning.")
+	case d.Cut > 1:
+		notices = append(notices, fmt.Sprintf("%d passages were longer than the model reads and were embedded by their beginning.", d.Cut))
+	}
+	return notices
+}
+
+// Changes are what happened to the documents of a repository.
+type Changes struct {
+	Documents []Change
+	Cursor    string // to go on after
+	Anew      bool   // the cursor was too old: these are not the changes since
+}
+
+// Change names a document that has changed.
+type Change struct {
+	DocumentID int64
+	Deleted    bool
 }
 
 // Upload is a file on its way into a repository.
@@ -90,12 +118,20 @@ type Chunk struct {
 	ContentHash []byte // SHA-256 of what is embedded
 }
 
+// Vector is what a model made of a chunk.
+type Vector struct {
+	Numbers []float32
+	Cut     bool // it stands for the beginning of the text alone
+}
+
 // Errors about repositories and documents.
 var (
 	// ErrNotFound says that there is no such repository or document.
 	ErrNotFound = errors.New("no such repository or document")
 	// ErrNameTaken says that another repository has the name.
 	ErrNameTaken = errors.New("a repository of this name exists")
+	// ErrCursor says that a text is no cursor of Changes.
+	ErrCursor = errors.New("this is no cursor")
 	// ErrSuperseded says that a document was deleted, or uploaded anew, while a
 	// version of it was processed.
 	ErrSuperseded = errors.New("the document has changed")
@@ -135,6 +171,14 @@ type DocumentStore interface {
 	Document(ctx context.Context, repository, id int64) (Document, error)
 	// Documents answers up to limit documents by id, above after; status "" is any.
 	Documents(ctx context.Context, repository, after int64, status Status, limit int) ([]Document, error)
+	// Changes answers which documents have changed after a cursor of an earlier answer,
+	// those that changed first at the beginning; none that commits late is missed, and
+	// some may be answered again. Without a cursor, or with one that is too old, those are
+	// answered that are processed and those that changed last, up to limit. Errors:
+	// ErrCursor.
+	Changes(ctx context.Context, repository int64, after string, limit int) (Changes, error)
+	// DocumentsOf answers those documents that are there, in the order of the ids.
+	DocumentsOf(ctx context.Context, repository int64, ids []int64) ([]Document, error)
 	// DeleteDocument removes a document with its chunks at once.
 	DeleteDocument(ctx context.Context, repository, id int64) error
 }
@@ -144,8 +188,10 @@ type DocumentStore interface {
 type IngestStore interface {
 	// Upload answers a file that waits to be processed, and its repository.
 	Upload(ctx context.Context, document int64, version int) (Upload, Repository, error)
-	// SaveFetched stores what was at the address of an upload.
-	SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) error
+	// SaveFetched stores what was at the address of an upload. unchanged says that the
+	// version that searches see is made of the same and has the same metadata: then the
+	// new one is gone, and the document is ready as it was.
+	SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) (unchanged bool, err error)
 	// SaveChunks stores the chunks of a version, unless they are there already.
 	SaveChunks(ctx context.Context, document int64, version int, chunks []Chunk) error
 	// Unembedded answers up to limit chunks of a version that have no vector in a
@@ -153,7 +199,7 @@ type IngestStore interface {
 	// first.
 	Unembedded(ctx context.Context, document int64, version int, space Space, limit int) ([]Chunk, error)
 	// SaveVectors stores vectors of chunks in a space.
-	SaveVectors(ctx context.Context, space Space, vectors map[int64][]float32) error
+	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// Progress notes how far the processing is, in percent.
 	Progress(ctx context.Context, document int64, version, percent int) error
 	// Publish lets searches see a version, in place of the one before, which is
@@ -172,7 +218,7 @@ type ModelStore interface {
 	// over first; last is the id to go on after, 0 at the end.
 	Unfilled(ctx context.Context, repository int64, space Space, after int64, limit int) (chunks []Chunk, last int64, err error)
 	// SaveVectors stores vectors of chunks in a space.
-	SaveVectors(ctx context.Context, space Space, vectors map[int64][]float32) error
+	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// FillProgress notes how far a space is filled.
 	FillProgress(ctx context.Context, space int64) error
 	// UseSpace lets searches use a space in place of the one before, which is removed.

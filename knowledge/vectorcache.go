@@ -36,36 +36,49 @@ type vectorCache struct {
 type cachedVector struct {
 	key    vectorKey
 	vector []float32
+	cut    bool // it stands for the beginning of its text alone
 }
 
 // get answers a vector; nobody may change it.
 func (c *vectorCache) get(key vectorKey) ([]float32, bool) {
+	known, ok := c.lookup(key)
+	return known.vector, ok
+}
+
+// lookup is get, and answers what is known of the vector.
+func (c *vectorCache) lookup(key vectorKey) (cachedVector, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[key]
 	if !ok {
-		return nil, false
+		return cachedVector{}, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(cachedVector).vector, true //nolint:errcheck,forcetypeassert // put stores nothing else
+	return e.Value.(cachedVector), true //nolint:errcheck,forcetypeassert // put stores nothing else
 }
 
 // put keeps a vector, in place of those that were not used for longest.
 func (c *vectorCache) put(key vectorKey, vector []float32) {
+	c.keep(cachedVector{key: key, vector: vector})
+}
+
+// keep is put, with what is known of the vector.
+func (c *vectorCache) keep(v cachedVector) {
 	most := cmp.Or(c.most, cachedNumbers)
-	if len(vector) > most {
+	if len(v.vector) > most {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.entries[key]; known {
+	if _, known := c.entries[v.key]; known {
 		return
 	}
 	if c.entries == nil {
 		c.entries = make(map[vectorKey]*list.Element)
 	}
-	c.entries[key] = c.order.PushFront(cachedVector{key, slices.Clone(vector)})
-	c.numbers += len(vector)
+	v.vector = slices.Clone(v.vector)
+	c.entries[v.key] = c.order.PushFront(v)
+	c.numbers += len(v.vector)
 	for c.numbers > most {
 		last := c.order.Back()
 		old := c.order.Remove(last).(cachedVector) //nolint:errcheck,forcetypeassert // put stores nothing else

@@ -26,18 +26,29 @@ func (s *Store) Upload(ctx context.Context, document int64, version int) (knowle
 }
 
 // SaveFetched implements knowledge.IngestStore.
-func (s *Store) SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) error {
+func (s *Store) SaveFetched(ctx context.Context, document int64, version int, mediaType string, data []byte) (unchanged bool, err error) {
 	hash := sha256.Sum256(data)
-	n, err := s.queries.DocumentFetched(ctx, db.DocumentFetchedParams{
-		ID: document, Version: int32(version), MediaType: mediaType, Bytes: int64(len(data)), ContentHash: hash[:], Data: data,
+	failpoint.Reach(failpoint.FetchedBefore)
+	err = s.locked(ctx, document, version, "save what was fetched for", func(q *db.Queries) error {
+		ready, err := q.DocumentUnchanged(ctx, db.DocumentUnchangedParams{
+			ID: document, Version: int32(version), MediaType: mediaType, Bytes: int64(len(data)), ContentHash: hash[:],
+		})
+		if unchanged = err == nil; unchanged {
+			return leave(ctx, q, document, ready, int32(version))
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		_, err = q.DocumentFetched(ctx, db.DocumentFetchedParams{
+			ID: document, Version: int32(version), MediaType: mediaType, Bytes: int64(len(data)), ContentHash: hash[:], Data: data,
+		})
+		return err
 	})
-	if err == nil && n == 0 {
-		err = knowledge.ErrSuperseded
-	}
 	if err != nil {
-		return fmt.Errorf("save what was fetched for document %d: %w", document, translate(err))
+		return false, err
 	}
-	return nil
+	failpoint.Reach(failpoint.FetchedAfter)
+	return unchanged, nil
 }
 
 // locked runs f in a transaction that holds a version which is being processed.
@@ -144,14 +155,15 @@ func (s *Store) lacking(ctx context.Context, space knowledge.Space, read func() 
 }
 
 // SaveVectors implements knowledge.IngestStore.
-func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors map[int64][]float32) error {
+func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors map[int64]knowledge.Vector) error {
 	p := db.VectorsInsertParams{SpaceID: space.ID}
 	for id, v := range vectors {
-		if len(v) != space.Dimensions {
-			return fmt.Errorf("save vectors: %w: %d, not %d", knowledge.ErrDimensions, len(v), space.Dimensions)
+		if len(v.Numbers) != space.Dimensions {
+			return fmt.Errorf("save vectors: %w: %d, not %d", knowledge.ErrDimensions, len(v.Numbers), space.Dimensions)
 		}
 		p.ChunkIds = append(p.ChunkIds, id)
-		p.Embeddings = append(p.Embeddings, vectorText(v))
+		p.Embeddings = append(p.Embeddings, vectorText(v.Numbers))
+		p.Cuts = append(p.Cuts, v.Cut)
 	}
 	if err := s.queries.VectorsInsert(ctx, p); err != nil {
 		return fmt.Errorf("save vectors: %w", translate(err))
@@ -194,7 +206,7 @@ func (s *Store) Publish(ctx context.Context, document int64, version int) error 
 		if missing {
 			return knowledge.ErrSpaceChanged
 		}
-		return publish(ctx, q, document, int32(version))
+		return publish(ctx, q, document, int32(version), *space)
 	})
 	if err != nil {
 		return fmt.Errorf("publish document %d: %w", document, err)
@@ -203,20 +215,26 @@ func (s *Store) Publish(ctx context.Context, document int64, version int) error 
 	return nil
 }
 
-func publish(ctx context.Context, q *db.Queries, document int64, version int32) error {
-	if err := forgetWords(ctx, q, document, version); err != nil {
-		return err
-	}
-	if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: version}); err != nil {
-		return err
-	}
-	if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: version}); err != nil {
+func publish(ctx context.Context, q *db.Queries, document int64, version int32, space int64) error {
+	if err := q.DocumentPublish(ctx, db.DocumentPublishParams{ID: document, Version: version, SpaceID: space}); err != nil {
 		return err
 	}
 	if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{document}); err != nil {
 		return err
 	}
-	return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: version})
+	return leave(ctx, q, document, version, version)
+}
+
+// leave removes all of a document but the version that searches see: passages of
+// others, and files up to the newest.
+func leave(ctx context.Context, q *db.Queries, document int64, ready, newest int32) error {
+	if err := forgetWords(ctx, q, document, ready); err != nil {
+		return err
+	}
+	if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: ready}); err != nil {
+		return err
+	}
+	return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: newest})
 }
 
 // Fail implements knowledge.IngestStore. Chunks of the version that are there

@@ -242,10 +242,13 @@ func documentOf(r db.Document) knowledge.Document {
 	d := knowledge.Document{
 		ID: r.ID, RepositoryID: r.RepositoryID, Name: r.Name, Version: int(r.Version), Uploaded: int(r.Uploaded), Status: knowledge.Status(r.Status),
 		Progress: int(r.Progress), MediaType: r.MediaType, Bytes: r.Bytes, ContentHash: r.ContentHash, Metadata: r.Metadata,
-		Chunks: int(r.Chunks), Tokens: r.Tokens, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+		Chunks: int(r.Chunks), Tokens: r.Tokens, Cut: int(r.CutChunks), CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 	}
 	if r.Error != nil {
 		d.Error = *r.Error
+	}
+	if d.Status == knowledge.StatusReady && d.Uploaded > d.Version {
+		d.Unchanged, d.Uploaded = true, d.Version // the number was given back
 	}
 	return d
 }
@@ -263,7 +266,7 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{id}); err != nil {
 			return err
 		}
-		_, err := q.DocumentDelete(ctx, db.DocumentDeleteParams{RepositoryID: repository, ID: id})
+		_, err := q.DocumentDelete(ctx, db.DocumentDeleteParams{RepositoryID: repository, ID: id, Keep: deletionsKept})
 		return notFound(err, knowledge.ErrNotFound)
 	})
 	if err != nil {

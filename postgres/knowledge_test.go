@@ -24,6 +24,7 @@ import (
 type hasher struct {
 	mu    sync.Mutex
 	texts int   // that it has embedded
+	most  int   // words of a text that it takes; 0 = any
 	fail  error // what it answers instead
 	bend  func(v []float32) []float32
 }
@@ -33,6 +34,11 @@ func (h *hasher) Embed(_ context.Context, _ string, texts []string, dimensions i
 	defer h.mu.Unlock()
 	if h.fail != nil {
 		return nil, llm.Usage{}, h.fail
+	}
+	for _, text := range texts {
+		if h.most > 0 && len(strings.Fields(text)) > h.most {
+			return nil, llm.Usage{}, llm.NewError(llm.CodeContextTooLong, nil)
+		}
 	}
 	h.texts += len(texts)
 	out := make([][]float32, len(texts))
@@ -330,7 +336,7 @@ func (c *cutting) SaveChunks(ctx context.Context, d int64, v int, chunks []knowl
 	return c.do(func() error { return c.IngestStore.SaveChunks(ctx, d, v, chunks) })
 }
 
-func (c *cutting) SaveVectors(ctx context.Context, s knowledge.Space, vectors map[int64][]float32) error {
+func (c *cutting) SaveVectors(ctx context.Context, s knowledge.Space, vectors map[int64]knowledge.Vector) error {
 	return c.do(func() error { return c.IngestStore.SaveVectors(ctx, s, vectors) })
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/executor"
+	"github.com/chainstream/chainstream/knowledge"
 )
 
 // Calls implements executor.History.
@@ -34,6 +35,32 @@ func (s *Store) Calls(ctx context.Context, execution int64) ([]events.CallState,
 		}
 	}
 	return out, nil
+}
+
+// BookEmbedding writes a call of an embedding model into the ledger, and what an
+// execution spent by it into the budgets that count the execution.
+func (s *Store) BookEmbedding(ctx context.Context, b knowledge.Booking) error {
+	p := db.EmbeddingBookParams{
+		Purpose: b.Purpose, ExecutionID: orNil(b.ExecutionID), PromptID: orNil(b.PromptID), DocumentID: orNil(b.DocumentID), Provider: b.Provider,
+		Model: b.Model, Status: b.Status, Texts: int32(b.Texts), InputTokens: b.InputTokens, OutputTokens: b.OutputTokens, UsageSource: "provider",
+		CostUSD: b.CostUSD, ErrorCode: orNil(b.ErrorCode), HTTPStatus: orNil(int32(b.HTTPStatus)), DurationMs: b.Duration.Milliseconds(), StartedAt: b.StartedAt,
+	}
+	if b.Estimated {
+		p.UsageSource = "estimated"
+	}
+	if err := s.queries.EmbeddingBook(ctx, p); err != nil {
+		return fmt.Errorf("book a call of %s/%s: %w", b.Provider, b.Model, translate(err))
+	}
+	return nil
+}
+
+// orNil answers nil for the zero value.
+func orNil[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
 }
 
 // MoneyState implements executor.Accounts.

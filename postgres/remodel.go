@@ -84,6 +84,9 @@ func (s *Store) UseSpace(ctx context.Context, repository, space int64) (done boo
 		if err := q.RepositorySetSpace(ctx, db.RepositorySetSpaceParams{ID: repository, SpaceID: &space}); err != nil {
 			return err
 		}
+		if err := q.RepositoryCountCut(ctx, db.RepositoryCountCutParams{RepositoryID: repository, SpaceID: space}); err != nil {
+			return err
+		}
 		if err := q.ResponseCacheForgetRepository(ctx, repository); err != nil {
 			return err
 		}

@@ -99,7 +99,16 @@ SELECT * FROM documents
 SELECT * FROM documents WHERE id = @id AND uploaded = @version AND status = 'processing' FOR UPDATE;
 
 -- name: DocumentDelete :one
-DELETE FROM documents WHERE repository_id = @repository_id AND id = @id RETURNING id;
+-- DocumentDelete keeps for some days that a document is gone.
+WITH gone AS (
+    DELETE FROM documents d WHERE d.repository_id = @repository_id AND d.id = @id RETURNING d.id, d.repository_id
+), forgotten AS (
+    DELETE FROM document_deletions f
+     WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
+                              WHERE x.deleted_at < clock_timestamp() - @keep::interval FOR UPDATE SKIP LOCKED)
+)
+INSERT INTO document_deletions (document_id, repository_id) SELECT g.id, g.repository_id FROM gone g
+RETURNING document_id;
 
 -- name: DocumentProgress :execrows
 UPDATE documents SET progress = greatest(progress, @percent::integer), updated_at = clock_timestamp()
@@ -112,10 +121,12 @@ UPDATE documents SET status = 'failed', error = @reason::text, updated_at = cloc
 -- name: DocumentPublish :exec
 UPDATE documents d
    SET version = @version, status = 'ready', progress = 100, error = NULL, updated_at = clock_timestamp(),
-       chunks = c.chunks, tokens = c.tokens,
+       chunks = c.chunks, tokens = c.tokens, cut_chunks = c.cut, ready_hash = d.content_hash, ready_media_type = d.media_type,
        metadata = coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = @version), d.metadata)
-  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens
-          FROM chunks k WHERE k.document_id = @id AND k.version = @version) c
+  FROM (SELECT count(*)::integer AS chunks, coalesce(sum(k.tokens), 0)::bigint AS tokens, (count(*) FILTER (WHERE v.cut))::integer AS cut
+          FROM chunks k
+          LEFT JOIN chunk_vectors v ON v.chunk_id = k.id AND v.space_id = @space_id::bigint
+         WHERE k.document_id = @id AND k.version = @version) c
  WHERE d.id = @id;
 
 -- name: ChunksInsert :exec
@@ -147,9 +158,9 @@ SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
  LIMIT @max_rows;
 
 -- name: VectorsInsert :exec
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT x.chunk_id, @space_id::bigint, x.embedding::halfvec
-  FROM (SELECT unnest(@chunk_ids::bigint[]) AS chunk_id, unnest(@embeddings::text[]) AS embedding) x
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT x.chunk_id, @space_id::bigint, x.embedding::halfvec, x.cut
+  FROM (SELECT unnest(@chunk_ids::bigint[]) AS chunk_id, unnest(@embeddings::text[]) AS embedding, unnest(@cuts::boolean[]) AS cut) x
   JOIN chunks c ON c.id = x.chunk_id
 ON CONFLICT (chunk_id, space_id) DO NOTHING;
 
@@ -241,8 +252,8 @@ SELECT id, repository_id, model, dimensions FROM embedding_spaces WHERE id = @id
 -- name: VectorsReuse :exec
 -- VectorsReuse gives chunks the vectors that others with the same text have by the same
 -- model, in any repository.
-INSERT INTO chunk_vectors (chunk_id, space_id, embedding)
-SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding
+INSERT INTO chunk_vectors (chunk_id, space_id, embedding, cut)
+SELECT DISTINCT ON (c.id) c.id, @space_id::bigint, v.embedding, v.cut
   FROM chunks c
   JOIN chunks same ON same.content_hash = c.content_hash AND same.id <> c.id
   JOIN embedding_spaces s ON s.model = @model::text AND s.dimensions = @dimensions::integer
@@ -258,3 +269,53 @@ WITH stored AS (
 )
 UPDATE documents d SET media_type = @media_type, bytes = @bytes, content_hash = @content_hash, updated_at = clock_timestamp()
   FROM stored s WHERE d.id = s.document_id AND d.uploaded = @version AND d.status = 'processing';
+
+-- name: DocumentUnchanged :one
+-- DocumentUnchanged takes back a version that is made of the same as the one that
+-- searches see, with the same metadata, and answers the number of that one. The number
+-- that was taken back is not given again: work on it may still be under way.
+UPDATE documents d
+   SET status = 'ready', progress = 100, error = NULL, media_type = d.ready_media_type, bytes = @bytes, content_hash = d.ready_hash,
+       updated_at = clock_timestamp()
+  FROM document_uploads u
+ WHERE d.id = @id AND d.uploaded = @version AND d.status = 'processing' AND d.version > 0
+   AND d.ready_hash = @content_hash AND d.ready_media_type = @media_type::text
+   AND u.document_id = d.id AND u.version = d.uploaded AND u.metadata = d.metadata
+RETURNING d.version;
+
+-- name: RepositoryCountCut :exec
+-- RepositoryCountCut counts anew which passages have a vector of their beginning alone,
+-- in a space that searches begin to use.
+UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
+  FROM (SELECT x.id, count(v.chunk_id)::integer AS cut
+          FROM documents x
+          LEFT JOIN chunks c ON c.document_id = x.id AND c.version = x.version
+          LEFT JOIN chunk_vectors v ON v.chunk_id = c.id AND v.space_id = @space_id::bigint AND v.cut
+         WHERE x.repository_id = @repository_id::bigint
+         GROUP BY 1) n
+ WHERE d.id = n.id AND d.cut_chunks <> n.cut;
+
+-- name: DocumentChanges :many
+-- DocumentChanges answers which documents of a repository have changed, or are gone, by
+-- transactions from one on: a row for each, or one without an id; no row when there is no
+-- such repository. cursor is the transaction to ask from next.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+       clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
+  FROM repositories r
+  LEFT JOIN LATERAL (
+        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= (@since::text)::xid8
+        UNION ALL
+        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= (@since::text)::xid8) c ON true
+ WHERE r.id = @repository_id
+ ORDER BY c.changed, c.id;
+
+-- name: DocumentsLatest :many
+-- DocumentsLatest answers the documents that are processed and those that have changed
+-- last, the latest at the end.
+SELECT x.id FROM (
+    SELECT d.id, d.changed FROM documents d WHERE d.repository_id = @repository_id
+     ORDER BY d.status = 'processing' DESC, d.changed DESC LIMIT @max_rows) x
+ ORDER BY x.changed, x.id;
+
+-- name: DocumentsByID :many
+SELECT * FROM documents WHERE repository_id = @repository_id AND id = ANY(@ids::bigint[]);

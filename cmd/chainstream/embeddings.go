@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -41,6 +42,7 @@ type embeddingModels struct {
 	registry *llm.Registry
 	logger   *slog.Logger
 	observe  func(provider string, c knowledge.EmbeddingCall, price *llm.Price) // may be nil
+	book     func(context.Context, knowledge.Booking) error                     // into the ledger; may be nil
 
 	mu     sync.Mutex
 	states map[string]*knowledge.EmbeddingState
@@ -121,15 +123,58 @@ func (m *embeddingModels) observer(target llm.Target, known llm.EmbeddingModel) 
 		if c.Cut > 0 {
 			m.logger.Warn("texts were longer than the embedding model takes, and cut", "model", target.ID, "texts", c.Cut)
 		}
-		if m.observe == nil {
-			return
-		}
 		var price *llm.Price
 		if p, ok := known.Info.PriceAt(time.Now()); ok {
 			price = &p
 		}
-		m.observe(target.Vendor, c, price)
+		if m.observe != nil {
+			m.observe(target.Vendor, c, price)
+		}
+		if m.book == nil {
+			return
+		}
+		// It was paid for, whether or not anybody still waits for it; and what was asked
+		// for does not fail for the sake of the ledger.
+		ctx, cancel := context.WithTimeout(context.Background(), bookWithin)
+		defer cancel()
+		if err := m.book(ctx, booking(target, c, price)); err != nil {
+			m.logger.Error("a call of an embedding model is not in the ledger", "model", target.ID, "purpose", purposeOf(c),
+				"tokens", c.Usage.InputTokens+c.Usage.OutputTokens, "error", err)
+		}
 	}
+}
+
+// bookWithin bounds how long a search waits for the ledger.
+const bookWithin = 2 * time.Second
+
+// booking answers a call as the ledger keeps it.
+func booking(target llm.Target, c knowledge.EmbeddingCall, price *llm.Price) knowledge.Booking {
+	b := knowledge.Booking{
+		Owner: c.Owner, Purpose: purposeOf(c), Provider: target.Vendor, Model: target.Model, Status: knowledge.BookedSucceeded, Texts: c.Texts,
+		InputTokens: c.Usage.InputTokens, OutputTokens: c.Usage.OutputTokens, Estimated: c.Usage.Estimated, StartedAt: c.Begin, Duration: c.Duration,
+	}
+	if price != nil {
+		cost := price.Cost(c.Usage)
+		b.CostUSD = &cost
+	}
+	if c.Err == nil {
+		return b
+	}
+	b.Status = knowledge.BookedFailed
+	if failed, ok := errors.AsType[*llm.Error](c.Err); ok {
+		b.ErrorCode, b.HTTPStatus = string(failed.Code), failed.Status
+	}
+	if errors.Is(c.Err, context.Canceled) {
+		b.Status = knowledge.BookedCancelled
+	}
+	return b
+}
+
+func purposeOf(c knowledge.EmbeddingCall) string {
+	if c.Purpose == llm.PurposeAny {
+		return "request"
+	}
+	return string(c.Purpose)
 }
 
 // circuits answers the breakers of those models that no prompt has called, after

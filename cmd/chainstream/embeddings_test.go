@@ -28,7 +28,7 @@ func note(t *testing.T, name, text string) string {
 // own format, once for each text; the calls are counted and priced.
 func TestEmbeddingProviders(t *testing.T) {
 	t.Parallel()
-	fake := llmtest.NewServer(t)
+	fake, database := llmtest.NewServer(t), pgtest.Database(t)
 	models := file(t, "models.yaml", fmt.Sprintf(`
 providers:
   mine: {baseUrl: %q}
@@ -38,7 +38,7 @@ embeddings:
 	s := serve(t, map[string]string{
 		"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": fake.URL, "GEMINI_API_KEY": "k", "GEMINI_BASE_URL": fake.Root,
 		"OLLAMA_BASE_URL": fake.Root, "LMSTUDIO_BASE_URL": fake.Root,
-	}, "--database-url", pgtest.Database(t), "--models-file", models)
+	}, "--database-url", database, "--models-file", models)
 	step := func(args ...string) string {
 		t.Helper()
 		return succeed(t, s.client(), append([]string{"knowledge"}, args...)...)
@@ -98,6 +98,58 @@ embeddings:
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s among the metrics", want)
 		}
+	}
+
+	// Every call is in the ledger, with what it was for.
+	var repositories []struct {
+		ID   int
+		Name string
+	}
+	if err := json.Unmarshal([]byte(step("list", "--json")), &repositories); err != nil {
+		t.Fatal(err)
+	}
+	id := repositories[slices.IndexFunc(repositories, func(r struct {
+		ID   int
+		Name string
+	}) bool {
+		return r.Name == "mine-e5"
+	})].ID
+	succeed(t, s.client(), "run", file(t, "retrieving.yaml", fmt.Sprintf(`
+name: retrieving
+prompts:
+  - {name: A, position: 1, model: offline/echo, content: "echo: what of tides?", knowledge: {repositories: [%d], search: vector}}
+`, id)))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/embeddings", strings.NewReader(`{"model":"mine/e5","input":["a text","another text"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	answerText(t, req)
+	row := func(what string, of string) (n int) {
+		t.Helper()
+		pgtest.Row(t, database, "SELECT "+what+" FROM v_llm_calls WHERE "+of, nil, &n)
+		return n
+	}
+	priced := " AND model_id = 'mine/e5' AND status = 'succeeded' AND cost_usd = total_tokens AND total_tokens > 0 AND duration_ms >= 0"
+	for of, want := range map[string]int{
+		"purpose = 'query' AND chain_name = 'retrieving' AND prompt_id IS NOT NULL" + priced:                                1,
+		"purpose = 'query' AND execution_id IS NULL AND document_id IS NULL" + priced:                                       4, // the long query is asked in parts, two of them by a call
+		"purpose = 'document' AND document_id = (SELECT id FROM documents WHERE repository_id = " + itoa(id) + ")" + priced: 1,
+		"purpose = 'request' AND texts = 2" + priced:                                                                        1,
+		"purpose = 'query' AND model_id = 'ollama/nomic-embed-text' AND cost_usd = 0":                                       1,
+		"purpose <> 'prompt' AND cost_usd IS NULL AND provider <> 'lmstudio'":                                               0,
+	} {
+		if n := row("count(*)", of); n != want {
+			t.Errorf("%d calls, not %d, where %s", n, want, of)
+		}
+	}
+	if n := row("count(*)", "purpose <> 'prompt'"); n != len(fake.EmbedCalls()) {
+		t.Errorf("%d calls are in the ledger of %d", n, len(fake.EmbedCalls()))
+	}
+	// A ledger that fails stands in nobody's way.
+	pgtest.Session(t, database)("ALTER TABLE embedding_calls ADD CHECK (texts < 0) NOT VALID")
+	if got := step("search", "mine-e5", "who books this?", "--search", "vector"); !strings.Contains(got, "rise.") {
+		t.Errorf("found %s", got)
 	}
 
 	// They are no models for prompts.

@@ -53,14 +53,32 @@ type repositoryEntry struct {
 
 // documentEntry is what the command line reads of a document.
 type documentEntry struct {
-	ID       int64  `json:"id"`
-	Name     string `json:"name"`
-	Status   string `json:"status"`
-	Error    string `json:"error"`
-	Progress int    `json:"progress"`
-	Version  int    `json:"version"`
-	Chunks   int    `json:"chunks"`
-	Bytes    int64  `json:"bytes"`
+	ID        int64    `json:"id"`
+	Name      string   `json:"name"`
+	Status    string   `json:"status"`
+	Unchanged bool     `json:"unchanged"`
+	Error     string   `json:"error"`
+	Progress  int      `json:"progress"`
+	Version   int      `json:"version"`
+	Chunks    int      `json:"chunks"`
+	Bytes     int64    `json:"bytes"`
+	Notices   []string `json:"notices"`
+}
+
+// line says what became of a document.
+func (e documentEntry) line() string {
+	if e.Error != "" {
+		return fmt.Sprintf("%s: %s. %s", e.Name, e.Status, e.Error)
+	}
+	state := e.Status
+	if e.Unchanged {
+		state = "unchanged"
+	}
+	line := fmt.Sprintf("%s: %s, %d chunks", e.Name, state, e.Chunks)
+	if len(e.Notices) > 0 {
+		line += ". " + strings.Join(e.Notices, " ")
+	}
+	return line
 }
 
 // repository answers the id of a repository that is named by its id or its name.
@@ -165,7 +183,7 @@ type knowledgeAddCommand struct {
 
 // Help is shown by chainstream knowledge add --help.
 func (knowledgeAddCommand) Help() string {
-	return `Documents are named after their paths. A file that is there already gets a new version, unless it is the same. Of folders, those files are taken that can be read: text, Markdown, HTML, PDF, DOCX, CSV, JSON and JSONL; hidden ones are left out.
+	return `Documents are named after their paths. A file that is there already gets a new version, unless it is the same; so does a web address, which is fetched every time. Of folders, those files are taken that can be read: text, Markdown, HTML, PDF, DOCX, CSV, JSON and JSONL; hidden ones are left out.
 
 Examples:
 
@@ -200,11 +218,7 @@ func (c *knowledgeAddCommand) Run(ctx context.Context, a *app) error {
 		if c.JSON {
 			continue
 		}
-		line := fmt.Sprintf("%s: %s, %d chunks", e.Name, e.Status, e.Chunks)
-		if e.Error != "" {
-			line = fmt.Sprintf("%s: %s. %s", e.Name, e.Status, e.Error)
-		}
-		if err := a.printf("%s\n", printable(line)); err != nil {
+		if err := a.printf("%s\n", printable(e.line())); err != nil {
 			return err
 		}
 	}

@@ -4,9 +4,13 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chainstream/chainstream/internal/pgtest"
@@ -131,6 +135,49 @@ func TestKnowledge(t *testing.T) {
 		if r := execute(t, s.client(), append([]string{"knowledge"}, tt.args...)...); r.code != 1 || !strings.Contains(r.stderr, tt.want) {
 			t.Errorf("%v: %d %s", tt.args, r.code, r.stderr)
 		}
+	}
+}
+
+// An address that is added again and has the same as before is told to be unchanged, and
+// so is a file.
+func TestKnowledgeUnchanged(t *testing.T) {
+	t.Parallel()
+	var page atomic.Value
+	page.Store("# Tides\n\nThe tide rises.\n")
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/markdown")
+		_, _ = fmt.Fprint(w, page.Load())
+	}))
+	t.Cleanup(site.Close)
+	s := serve(t, nil, "--database-url", pgtest.Database(t), "--fetch-allow", "127.0.0.0/8")
+	step := func(args ...string) string {
+		t.Helper()
+		return succeed(t, s.client(), append([]string{"knowledge"}, args...)...)
+	}
+	step("create", "tides", "--model", "offline/hash")
+	for _, source := range []string{site.URL + "/tides.md", file(t, "tides.md", "The tide falls.")} {
+		name := source
+		if got := step("add", "tides", source); got != name+": ready, 1 chunks\n" {
+			t.Errorf("added: %s", got)
+		}
+		if got := step("add", "tides", source); got != name+": unchanged, 1 chunks\n" {
+			t.Errorf("added again: %s", got)
+		}
+	}
+	var documents []struct {
+		Status    string
+		Version   int
+		Unchanged bool
+	}
+	if err := json.Unmarshal([]byte(step("add", "tides", site.URL+"/tides.md", "--json")), &documents); err != nil {
+		t.Fatal(err)
+	}
+	if d := documents[0]; d.Status != "ready" || d.Version != 1 || !d.Unchanged {
+		t.Errorf("answered %+v", d)
+	}
+	page.Store("# Tides\n\nThe tide falls.\n")
+	if got := step("add", "tides", site.URL+"/tides.md"); got != site.URL+"/tides.md: ready, 1 chunks\n" {
+		t.Errorf("changed: %s", got)
 	}
 }
 

@@ -183,6 +183,7 @@ func (s *server) wire(ctx context.Context, registry *llm.Registry, getenv func(s
 	if vectors.observe, err = httpapi.CountEmbeddings(metrics); err != nil {
 		return err
 	}
+	vectors.book = s.store.BookEmbedding
 	s.vectors = vectors
 	search, err := s.wireKnowledge(vectors, name, getenv)
 	if err != nil {

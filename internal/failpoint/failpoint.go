@@ -41,6 +41,10 @@ const (
 	PublishDocumentAfter  // they do, the queue does not know
 	SpaceBefore           // a repository is about to be searched by another model
 	SpaceAfter            // it is, the queue does not know
+
+	// Those of a document that is fetched, besides.
+	FetchedBefore // it is here, and about to be stored or found to be what is there already
+	FetchedAfter  // it is stored, or nothing is left to be done
 	points
 )
 
@@ -51,15 +55,18 @@ func (p Point) String() string {
 		"model.before", "model.after", "prompt-complete.before", "prompt-complete.after", "renew.committed", "terminal.before", "terminal.after",
 		"release.before", "release.after", "upkeep.before", "upkeep.after",
 		"upload.committed", "ingest.begun", "chunks.before", "chunks.after", "vectors.after", "publish-document.before", "publish-document.after",
-		"space.before", "space.after",
+		"space.before", "space.after", "fetched.before", "fetched.after",
 	}[p]
 }
 
 // Points answers those of executions and of the server.
 func Points() []Point { return between(TriggerCommitted, UploadCommitted) }
 
-// DocumentPoints answers those of documents.
-func DocumentPoints() []Point { return between(UploadCommitted, points) }
+// DocumentPoints answers those of documents that are sent.
+func DocumentPoints() []Point { return between(UploadCommitted, FetchedBefore) }
+
+// FetchPoints answers those that only documents come by that are fetched.
+func FetchPoints() []Point { return between(FetchedBefore, points) }
 
 func between(first, end Point) []Point {
 	var all []Point

@@ -55,6 +55,41 @@ test('follows a document to its end and stops there', { timeout: 60_000 }, async
   assert.equal(opened, 1);
 });
 
+test('follows a repository, and misses nothing while it is away', { timeout: 60_000 }, async () => {
+  const send = (method, path, body) =>
+    fetch(server.url + path, { method, headers: { 'Content-Type': 'application/json' }, body: body && JSON.stringify(body) });
+  const { id } = await (await send('POST', '/api/v1/repositories', { name: 'watched', embeddingModel: 'offline/hash' })).json();
+  const add = async (name) => (await (await send('POST', `/api/v1/repositories/${id}/documents`, { name, text: `About ${name}.` })).json()).id;
+  const proxy = await Proxy.start(server.url, [4000]); // the first connection is cut off, after the first document
+  const source = new EventSource(`${proxy.url}/api/v1/repositories/${id}/events`);
+  const states = new Map();
+  let wake = () => {};
+  const note = (of) => ({ data }) => {
+    states.set(JSON.parse(data).id, of ?? JSON.parse(data).status);
+    wake();
+  };
+  source.addEventListener('document', note());
+  source.addEventListener('document-deleted', note('deleted'));
+  const until = async (is) => {
+    while (!is()) await new Promise((resolve) => { wake = resolve; });
+  };
+  try {
+    const first = await add('first.txt');
+    await until(() => states.get(first) === 'ready');
+    const kept = [first];
+    for (let i = 0; i < 20; i++) kept.push(await add(`kept${i}.txt`));
+    const gone = await add('gone.txt');
+    await until(() => states.get(gone) === 'ready');
+    assert.equal((await send('DELETE', `/api/v1/repositories/${id}/documents/${gone}`)).status, 204);
+    await until(() => states.get(gone) === 'deleted' && kept.every((document) => states.get(document) === 'ready'));
+    assert.equal(proxy.requests.length, 2);
+    assert.match(proxy.requests[1], /^last-event-id: \d+-\w+/im);
+  } finally {
+    source.close();
+    await proxy.stop();
+  }
+});
+
 test('resumes through a connection that breaks', { timeout: 60_000 }, async () => {
   // Each of the first connections is cut after so many bytes of the answer,
   // most likely in the middle of an event.

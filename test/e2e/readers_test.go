@@ -1,8 +1,11 @@
 package e2e_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,6 +74,62 @@ func TestR3labsClient(t *testing.T) {
 	sameLog(t, table, journal)
 	if longest := longest(table); longest < 64<<10 {
 		t.Errorf("the longest event has %d bytes; it should not have fitted into the client's own buffer", longest)
+	}
+}
+
+// TestR3labsClientOfRepository follows the documents of a repository with the client of
+// r3labs/sse, which keeps the last id, and goes on with it behind a break.
+func TestR3labsClientOfRepository(t *testing.T) {
+	t.Parallel()
+	ctx := within(t)
+	s := serve(ctx, t, settings{args: []string{"--database-url", pgtest.Database(t)}})
+	if err := s.want(ctx, http.StatusCreated, call{method: http.MethodPost, path: "/api/v1/repositories", media: "application/json", body: `{"name":"watched","embeddingModel":"offline/hash"}`}, nil); err != nil {
+		t.Fatal(err)
+	}
+	add := func(name string) {
+		t.Helper()
+		body := fmt.Sprintf(`{"name":%q,"text":"About %s."}`, name, name)
+		if err := s.want(ctx, http.StatusAccepted, call{method: http.MethodPost, path: "/api/v1/repositories/1/documents", media: "application/json", body: body}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := sse.NewClient(s.url + "/api/v1/repositories/1/events")
+	client.Connection = s.client
+	client.ReconnectStrategy = &backoff.StopBackOff{}
+	// follow reads until a document has a state, and then hangs up.
+	follow := func(event, name string) (seen []string) {
+		t.Helper()
+		within, hangUp := context.WithCancel(ctx)
+		defer hangUp()
+		_ = client.SubscribeRawWithContext(within, func(msg *sse.Event) {
+			var d struct {
+				ID           int
+				Name, Status string
+			}
+			if len(msg.Data) == 0 || json.Unmarshal(msg.Data, &d) != nil {
+				return
+			}
+			seen = append(seen, fmt.Sprintf("%s %d %s", msg.Event, d.ID, d.Status))
+			if string(msg.Event) == event && (d.Name == name && d.Status == "ready" || event == "document-deleted") {
+				hangUp()
+			}
+		})
+		return seen
+	}
+	add("a.txt")
+	follow("document", "a.txt")
+	if _, ok := client.LastEventID.Load().([]byte); !ok {
+		t.Fatal("no id came")
+	}
+	if err := s.want(ctx, http.StatusNoContent, call{method: http.MethodDelete, path: "/api/v1/repositories/1/documents/1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if seen := follow("document-deleted", ""); !slices.Contains(seen, "document-deleted 1 ") {
+		t.Errorf("seen %q", seen)
+	}
+	add("b.txt")
+	if seen := follow("document", "b.txt"); !slices.Contains(seen, "document 2 ready") || slices.Contains(seen, "document 1 ready") {
+		t.Errorf("seen %q", seen)
 	}
 }
 
