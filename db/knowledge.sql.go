@@ -1403,6 +1403,25 @@ func (q *Queries) SpaceProgress(ctx context.Context, id int64) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
+const spaceSize = `-- name: SpaceSize :one
+SELECT (SELECT count(*) FROM chunk_vectors v WHERE v.space_id = s.id) AS vectors, s.dimensions
+  FROM embedding_spaces s
+ WHERE s.id = $1
+`
+
+type SpaceSizeRow struct {
+	Vectors    int64
+	Dimensions int32
+}
+
+// SpaceSize answers how many vectors a space has, and their length.
+func (q *Queries) SpaceSize(ctx context.Context, spaceID int64) (SpaceSizeRow, error) {
+	row := q.db.QueryRow(ctx, spaceSize, spaceID)
+	var i SpaceSizeRow
+	err := row.Scan(&i.Vectors, &i.Dimensions)
+	return i, err
+}
+
 const spaceUnembedded = `-- name: SpaceUnembedded :many
 SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
   FROM chunks c

@@ -143,7 +143,7 @@ func TestSearchUsesIndexes(t *testing.T) {
 		)
 		INSERT INTO chunk_vectors SELECT c.id, %[2]d, (SELECT array_agg(random() - 0.5) FROM generate_series(1, 8 + 0 * c.id::integer))::real[]::vector::halfvec FROM c`,
 		r.ID, r.Space.ID))
-	pgtest.Query(t, l.url, fmt.Sprintf("INSERT INTO repository_words SELECT %d, u.lexeme, count(*) FROM chunks c, unnest(c.words) u GROUP BY 2", r.ID))
+	pgtest.Query(t, l.url, fmt.Sprintf("INSERT INTO repository_words SELECT %[1]d, u.lexeme, count(*) FROM chunks c, unnest(c.words) u GROUP BY 2 UNION ALL SELECT %[1]d, '', 20000", r.ID))
 	index := fmt.Sprintf("chunk_vectors_%d_hnsw", r.Space.ID)
 	// An index that was broken off is made anew, by one of several servers.
 	conn := pgtest.Connect(t, l.url)
@@ -176,6 +176,13 @@ func TestSearchUsesIndexes(t *testing.T) {
 	if n := l.count(fmt.Sprintf(`SELECT count(*) FROM knowledge_nearest(%d, '%s', 50, '{"rare": true}')`, r.Space.ID, query)); n != 50 {
 		t.Errorf("%d rows behind a filter", n)
 	}
+	// Of the ten nearest, the index finds nearly all.
+	if n := l.count(fmt.Sprintf(`WITH q AS MATERIALIZED (SELECT embedding FROM chunk_vectors_%[1]d ORDER BY chunk_id LIMIT 40)
+		SELECT count(*) FROM q
+		 CROSS JOIN LATERAL (SELECT chunk_id FROM knowledge_nearest(%[1]d, q.embedding::text, 50, NULL) LIMIT 10) found
+		  JOIN LATERAL (SELECT chunk_id FROM chunk_vectors_%[1]d v ORDER BY v.embedding <=> q.embedding, chunk_id LIMIT 10) truth USING (chunk_id)`, r.Space.ID)); n < 380 {
+		t.Errorf("the index finds %d of 400", n)
+	}
 	// The statements inside of the functions: what they scanned is counted.
 	exec := func(sql string) {
 		t.Helper()
@@ -192,13 +199,84 @@ func TestSearchUsesIndexes(t *testing.T) {
 		return n
 	}
 	for name, sql := range map[string]string{
-		index:              fmt.Sprintf("SELECT count(*) FROM knowledge_nearest(%d, '%s', 50, NULL)", r.Space.ID, query),
-		"chunks_words_idx": fmt.Sprintf("SELECT count(*) FROM knowledge_matching(%d, 'what is word77 doing', 50, NULL)", r.ID),
+		index:                         fmt.Sprintf("SELECT count(*) FROM knowledge_nearest(%d, '%s', 50, NULL)", r.Space.ID, query),
+		"chunks_repository_words_idx": fmt.Sprintf("SELECT count(*) FROM knowledge_matching(%d, 'what is word77 doing', 50, NULL)", r.ID),
 	} {
 		before := used(name)
 		exec(sql)
 		if used(name) == before {
 			t.Errorf("%s is not used", name)
 		}
+	}
+}
+
+// fill stores passages without vectors, each a document of its own. text is an
+// expression over their number i.
+func (l *library) fill(repository int64, passages int, text string) {
+	l.t.Helper()
+	pgtest.Query(l.t, l.url, fmt.Sprintf(`WITH d AS (
+			INSERT INTO documents (repository_id, name, version, status, bytes, content_hash)
+			SELECT %[1]d, 'filled ' || i, 1, 'ready', 1, '' FROM generate_series(1, %[2]d) i RETURNING id, substr(name, 8)::integer AS i
+		)
+		INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, tokens, content_hash, language)
+		SELECT %[1]d, id, 1, 0, '', %[3]s, 1, '', 'english' FROM d`, repository, passages, text))
+	pgtest.Query(l.t, l.url, fmt.Sprintf(`INSERT INTO repository_words
+		SELECT repository_id, lexeme, count(*) FROM chunks, unnest(words) WHERE repository_id = %[1]d GROUP BY 1, 2
+		UNION ALL SELECT %[1]d, '', %[2]d`, repository, passages))
+	pgtest.Query(l.t, l.url, "ANALYZE chunks, documents")
+}
+
+// What other repositories have of a word is not looked at.
+func TestSearchReadsItsRepository(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	large, small := l.repository("large", "test/a", 8), l.repository("small", "test/b", 8)
+	l.add(small.ID, "a.txt", "A river.", "")
+	l.fill(large.ID, 4000, "'river ' || i")
+	conn := pgtest.Connect(t, l.url)
+	read := func() (n int) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), "SELECT pg_stat_force_next_flush()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.QueryRow(t.Context(), "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'chunks'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := read()
+	var found int
+	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM knowledge_matching($1, 'river', 50, NULL)", small.ID).Scan(&found); err != nil {
+		t.Fatal(err)
+	}
+	if n := read() - before; found != 1 || n > 10 {
+		t.Errorf("%d passages were found after %d were read", found, n)
+	}
+}
+
+// Of words that are nearly everywhere, the passages that have all of them come first,
+// and where these are few, others follow.
+func TestSearchOfCommonWords(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 8)
+	l.fill(r.ID, 18_000, "CASE WHEN i IN (17, 17999) THEN 'water stone' WHEN i % 2 = 0 THEN 'water' ELSE 'stone' END")
+	got := l.find(knowledge.Query{Repositories: []int64{r.ID}, Search: "keyword", Text: "is water a stone?", Limit: 20})
+	if len(got.Passages) != 20 {
+		t.Fatalf("%d passages", len(got.Passages))
+	}
+	for i, p := range got.Passages {
+		if both := p.Text == "water stone"; both != (i < 2) {
+			t.Errorf("place %d: %q", i+1, p.Text)
+		}
+	}
+	// Enough have both: what has one of them is not ranked at all.
+	all := l.repository("b", "test/a", 8)
+	l.fill(all.ID, 18_000, "CASE WHEN i % 90 = 0 THEN 'water stone' WHEN i % 2 = 0 THEN 'water' ELSE 'stone' END")
+	if n := l.count(fmt.Sprintf("SELECT count(*) FROM knowledge_matching(%d, 'is water a stone?', 500, NULL) m JOIN chunks c ON c.id = m.chunk_id WHERE c.text <> 'water stone'", all.ID)); n == 0 {
+		t.Error("fewer than were asked for")
+	}
+	if n := l.count(fmt.Sprintf("SELECT count(*) FROM knowledge_matching(%d, 'is water a stone?', 150, NULL) m JOIN chunks c ON c.id = m.chunk_id WHERE c.text = 'water stone'", all.ID)); n != 150 {
+		t.Errorf("%d have both", n)
 	}
 }

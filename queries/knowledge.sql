@@ -18,6 +18,12 @@ SELECT knowledge_space_drop(@space_id::bigint);
 -- needed.
 SELECT coalesce(knowledge_space_index(@space_id::bigint), '')::text AS statement;
 
+-- name: SpaceSize :one
+-- SpaceSize answers how many vectors a space has, and their length.
+SELECT (SELECT count(*) FROM chunk_vectors v WHERE v.space_id = s.id) AS vectors, s.dimensions
+  FROM embedding_spaces s
+ WHERE s.id = @space_id;
+
 -- name: RepositorySpaces :many
 SELECT id FROM embedding_spaces WHERE repository_id = @repository_id;
 

@@ -213,8 +213,20 @@ func (l *library) add(ctx context.Context, w io.Writer, c corpus) (int64, error)
 	if r, err = store.Repository(ctx, r.ID); err != nil {
 		return 0, err
 	}
+	took := time.Since(begin)
+	recall, indexed, err := l.indexRecall(ctx, r, c.questions)
+	if err != nil {
+		return 0, err
+	}
+	index := "no index"
+	if indexed {
+		index = fmt.Sprintf("the index finds %.3f of the ten nearest", recall)
+	}
+	if indexed && recall < leastIndexRecall && l.check {
+		return 0, fmt.Errorf("%s: %s, at least %.2f is expected", c.name, index, leastIndexRecall)
+	}
 	if !l.json {
-		_, err = fmt.Fprintf(w, "%s: %d documents, %d chunks, %d questions; %.0f s.\n", c.name, r.Documents, r.Chunks, len(c.questions), time.Since(begin).Seconds())
+		_, err = fmt.Fprintf(w, "%s: %d documents, %d chunks, %d questions; %.0f s; %s.\n", c.name, r.Documents, r.Chunks, len(c.questions), took.Seconds(), index)
 	}
 	return r.ID, err
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,9 +26,10 @@ import (
 const about = `
 A repository of made-up passages: words that are as unequally common as those of a
 language (Zipf), and vectors in clusters, a fortieth of the number of passages but
-at most 4000. The index is made as the server makes it. Questions are vectors near
-stored ones, with five words of middling frequency; each is asked as the API asks it
-with a limit of 10.
+at most 4000, which differ along 32 axes and a little in all: those of texts differ
+along some tens, however many numbers they have. The index is made as the server makes
+it. Questions are vectors of the same clusters, with five words of middling frequency;
+each is asked as the API asks it with a limit of 10.
 
 vector, keyword, hybrid   the product's statement, through its store
 pgvector                  the ten nearest of the same table by a plain statement with
@@ -35,7 +37,7 @@ pgvector                  the ten nearest of the same table by a plain statement
 recall@10                 how many of the ten truly nearest are among the first ten
                           of vector, by reading all vectors
 
-All alternate, one at a time, after each of them was asked ten times.`
+All alternate, one at a time, each being the first as often.`
 
 func main() { os.Exit(program.Main("retrieval", about, define)) }
 
@@ -44,6 +46,8 @@ type config struct {
 	dimensions int
 	questions  int
 	truths     int
+	warm       int
+	keep       string
 }
 
 func define(flags *flag.FlagSet) program.Run {
@@ -52,6 +56,8 @@ func define(flags *flag.FlagSet) program.Run {
 	flags.IntVar(&c.dimensions, "dimensions", 768, "of the vectors")
 	flags.IntVar(&c.questions, "questions", 200, "how many are asked, in every way")
 	flags.IntVar(&c.truths, "truths", 50, "of how many of them the truth is looked for")
+	flags.IntVar(&c.warm, "warm", 20, "questions before those that count")
+	flags.StringVar(&c.keep, "keep", "", "`folder` for the databases; one that is there already is measured again")
 	return func(ctx context.Context, w io.Writer) error { return c.run(ctx, w) }
 }
 
@@ -85,7 +91,7 @@ func (c config) run(ctx context.Context, w io.Writer) error {
 
 // size measures a repository of one size.
 func (c config) size(ctx context.Context, size int, table *measure.Table) (note string, err error) {
-	database, err := rig.StartDatabase(ctx)
+	database, err := c.database(ctx, size)
 	if err != nil {
 		return "", err
 	}
@@ -95,24 +101,9 @@ func (c config) size(ctx context.Context, size int, table *measure.Table) (note 
 		return "", err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the database goes as well
-	r, err := database.Store.CreateRepository(ctx, knowledge.Repository{
-		Name: "bench", Language: "english", ChunkTokens: 400, Space: knowledge.Space{Model: "bench/clusters", Dimensions: c.dimensions},
-	})
-	if err != nil {
-		return "", err
-	}
 	m := newMaker(size, c.dimensions)
-	begin := time.Now()
-	if err := m.fill(ctx, conn, r, size); err != nil {
-		return "", err
-	}
-	filled := time.Since(begin)
-	begin = time.Now()
-	if _, err := database.Store.IndexSpaces(ctx, database.URL); err != nil {
-		return "", err
-	}
-	indexed := time.Since(begin)
-	if _, err := conn.Exec(ctx, "VACUUM ANALYZE"); err != nil {
+	r, made, err := c.repository(ctx, database, conn, m)
+	if err != nil {
 		return "", err
 	}
 	var bytes int64
@@ -120,52 +111,95 @@ func (c config) size(ctx context.Context, size int, table *measure.Table) (note 
 		return "", err
 	}
 	subjects := c.subjects(database, conn, r)
-	questions := m.questions(c.questions)
-	var found, right int
-	for round := range 2 {
-		for i, q := range questions {
-			if round == 0 && i == warm {
-				break
+	questions := m.questions(c.warm + c.questions)
+	for i, q := range questions {
+		// Each is the first in its turn: it fetches what the others find in memory.
+		for turn := range subjects {
+			s := subjects[(i+turn)%len(subjects)]
+			began := time.Now()
+			if _, err := s.ask(ctx, q); err != nil {
+				return "", fmt.Errorf("%s: %w", s.name, err)
 			}
-			for _, s := range subjects {
-				began := time.Now()
-				ids, err := s.ask(ctx, q)
-				if err != nil {
-					return "", fmt.Errorf("%s: %w", s.name, err)
-				}
-				if round == 0 {
-					continue
-				}
+			if i >= c.warm {
 				s.latency.Add(time.Since(began), 1)
-				if s.name == knowledge.SearchVector && i < c.truths {
-					truth, err := nearest(ctx, conn, r, q)
-					if err != nil {
-						return "", err
-					}
-					for _, id := range truth {
-						found++
-						if slices.Contains(ids, id) {
-							right++
-						}
-					}
-				}
 			}
 		}
+	}
+	recall, err := c.recall(ctx, conn, r, subjects[0], questions[c.warm:])
+	if err != nil {
+		return "", err
 	}
 	plain := subjects[len(subjects)-1].latency.Quantile(0.5)
 	for _, s := range subjects {
-		recall := "–"
-		if s.name == knowledge.SearchVector {
-			recall = fmt.Sprintf("%.3f", float64(right)/float64(max(found, 1)))
+		found := "–"
+		if s == subjects[0] {
+			found = fmt.Sprintf("%.3f", recall)
 		}
 		p50 := s.latency.Quantile(0.5)
-		table.Row(strconv.Itoa(size), s.name, measure.Millis(p50), measure.Millis(s.latency.Quantile(0.95)), measure.Figures(float64(p50)/float64(plain)), recall)
+		table.Row(strconv.Itoa(size), s.name, measure.Millis(p50), measure.Millis(s.latency.Quantile(0.95)), measure.Figures(float64(p50)/float64(plain)), found)
 	}
-	return fmt.Sprintf("%d passages: stored in %.0f s, index made in %.0f s, %d MB.", size, filled.Seconds(), indexed.Seconds(), bytes>>20), nil
+	return fmt.Sprintf("%d passages: %s, index of %d MB.", size, made, bytes>>20), nil
 }
 
-// warm is how often each is asked before it counts.
-const warm = 10
+// recall answers the share of the truth that a subject finds.
+func (c config) recall(ctx context.Context, conn *pgx.Conn, r knowledge.Repository, s *subject, questions []question) (float64, error) {
+	var right, all int
+	for _, q := range questions[:min(c.truths, len(questions))] {
+		ids, err := s.ask(ctx, q)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", s.name, err)
+		}
+		truth, err := nearest(ctx, conn, r, q)
+		if err != nil {
+			return 0, err
+		}
+		all += len(truth)
+		for _, id := range truth {
+			if slices.Contains(ids, id) {
+				right++
+			}
+		}
+	}
+	return float64(right) / float64(max(all, 1)), nil
+}
+
+// database starts the database for a number of passages.
+func (c config) database(ctx context.Context, size int) (*rig.Database, error) {
+	if c.keep == "" {
+		return rig.StartDatabase(ctx)
+	}
+	return rig.OpenDatabase(ctx, filepath.Join(c.keep, fmt.Sprintf("%d-%d", size, c.dimensions)))
+}
+
+// repository makes the repository, unless it is there, and tells how long that took.
+func (c config) repository(ctx context.Context, database *rig.Database, conn *pgx.Conn, m *maker) (r knowledge.Repository, made string, err error) {
+	there, err := database.Store.Repositories(ctx, 0, 1)
+	if err != nil {
+		return r, "", err
+	}
+	if len(there) > 0 {
+		r = there[0]
+	} else if r, err = database.Store.CreateRepository(ctx, knowledge.Repository{
+		Name: "bench", Language: "english", ChunkTokens: 400, Space: knowledge.Space{Model: "bench/clusters", Dimensions: c.dimensions},
+	}); err != nil {
+		return r, "", err
+	}
+	begin := time.Now()
+	if err := m.fill(ctx, conn, r); err != nil {
+		return r, "", err
+	}
+	made = fmt.Sprintf("stored in %.0f s", time.Since(begin).Seconds())
+	begin = time.Now()
+	n, err := database.Store.IndexSpaces(ctx, database.URL)
+	if err != nil {
+		return r, "", err
+	}
+	if n > 0 {
+		made += fmt.Sprintf(", index made in %.0f s", time.Since(begin).Seconds())
+	}
+	_, err = conn.Exec(ctx, "VACUUM ANALYZE")
+	return r, made, err
+}
 
 // top is how many passages are asked for.
 const top = 10

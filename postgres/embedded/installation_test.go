@@ -57,7 +57,7 @@ func TestBuffersFollowTheMemory(t *testing.T) {
 		0:         "128MB", // unknown
 		256 << 20: "128MB",
 		2 << 30:   "512MB",
-		64 << 30:  "1024MB",
+		64 << 30:  "4096MB",
 	} {
 		if got := embedded.BuiltinSettings(memory)["shared_buffers"]; got != want {
 			t.Errorf("with %d bytes: shared_buffers = %s, want %s", memory, got, want)

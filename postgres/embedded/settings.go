@@ -49,7 +49,7 @@ func (c *Cluster) configure(ctx context.Context) error {
 // server process on one machine with the given memory in bytes.
 func builtinSettings(memory uint64) map[string]string {
 	inMiB := func(bytes uint64) string { return strconv.FormatUint(bytes/mebibyte, 10) + "MB" }
-	buffers := min(max(memory/4, 128*mebibyte), 1024*mebibyte)
+	buffers := min(max(memory/4, 128*mebibyte), 4096*mebibyte)
 	return map[string]string{
 		// What was acknowledged is on disk.
 		"fsync":              "on",

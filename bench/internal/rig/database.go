@@ -27,7 +27,7 @@ type Database struct {
 	PID     int    // of its first process
 
 	cluster *embedded.Cluster
-	dir     string
+	remove  string // the folder that goes with it
 }
 
 // StartDatabase makes a database that lives until Close.
@@ -36,9 +36,19 @@ func StartDatabase(ctx context.Context) (*Database, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Database{dir: dir}
+	return start(ctx, &Database{remove: dir}, dir)
+}
+
+// OpenDatabase starts the database of a folder, which is made where there is none and
+// stays after Close.
+func OpenDatabase(ctx context.Context, dir string) (*Database, error) {
+	return start(ctx, &Database{}, dir)
+}
+
+func start(ctx context.Context, d *Database, dir string) (*Database, error) {
+	var err error
 	if d.cluster, err = embedded.Start(ctx, embedded.Config{DataDir: dir}); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, d.removeFolder())
 	}
 	d.URL = d.cluster.SocketURL()
 	if err := d.open(ctx); err != nil {
@@ -68,14 +78,21 @@ func (d *Database) open(ctx context.Context) error {
 	return err
 }
 
-// Close stops the database and removes it.
+// Close stops the database, and removes one that StartDatabase has made.
 func (d *Database) Close() error {
 	if d.Store != nil {
 		d.Store.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return errors.Join(d.cluster.Stop(ctx), os.RemoveAll(d.dir))
+	return errors.Join(d.cluster.Stop(ctx), d.removeFolder())
+}
+
+func (d *Database) removeFolder() error {
+	if d.remove == "" {
+		return nil
+	}
+	return os.RemoveAll(d.remove)
 }
 
 // Execute makes n executions of a chain and claims them, without running them:
