@@ -363,7 +363,7 @@ func checkVectors(vectors [][]float32, count, dimensions int) error {
 	}
 	for _, v := range vectors {
 		if dimensions > 0 && len(v) != dimensions || len(v) != len(vectors[0]) {
-			return fmt.Errorf("%w: %d numbers", ErrDimensions, len(v))
+			return llm.NewError(llm.CodeMalformedResponse, fmt.Errorf("%w: %d numbers", ErrDimensions, len(v)))
 		}
 		for _, x := range v {
 			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {

@@ -243,8 +243,11 @@ func TestEmbedChecks(t *testing.T) {
 		s := &scripted{answer: func(int, []string, int) ([][]float32, error) { return vectors, nil }}
 		_, err := knowledge.EmbedTexts(t.Context(), knowledge.Embedding{Embedder: s, Batch: 4}, texts(2), knowledge.EmbedOptions{Dimensions: 2})
 		e, ok := errors.AsType[*llm.Error](err)
-		if !errors.Is(err, knowledge.ErrDimensions) && (!ok || e.Code != llm.CodeMalformedResponse) {
+		if !ok || e.Code != llm.CodeMalformedResponse {
 			t.Errorf("%s: %v", name, err)
+		}
+		if want := name == "uneven" || name == "another length"; errors.Is(err, knowledge.ErrDimensions) != want {
+			t.Errorf("%s: is ErrDimensions: %v in %v", name, !want, err)
 		}
 	}
 }
