@@ -254,6 +254,9 @@ func (s *Searcher) embedQuery(ctx context.Context, space Space, parts []string) 
 		}
 		out.Tokens = got.Usage.InputTokens
 		for i, part := range missing {
+			if length(got.Vectors[i]) > 0 {
+				unit(got.Vectors[i]) // as those of documents are: what is longer may be too much for the numbers of the database
+			}
 			s.queries.put(vectorKeyOf(space, part), got.Vectors[i])
 			known[slices.Index(parts, part)] = got.Vectors[i]
 		}

@@ -52,7 +52,10 @@ func (s *shelf) Around(context.Context, []knowledge.Place, int) (map[knowledge.P
 }
 
 // model makes the same vector of every text, or fails.
-type model struct{ fail error }
+type model struct {
+	fail   error
+	vector []float32 // {1, 0} when it is nil
+}
 
 func (m model) Embedding(string) (knowledge.Embedding, error) {
 	return knowledge.Embedding{Embedder: m, Model: "m", Batch: 100, Count: llm.EstimateTokens}, nil
@@ -62,7 +65,13 @@ func (m model) Embed(_ context.Context, _ string, texts []string, _ int) ([][]fl
 	if m.fail != nil {
 		return nil, llm.Usage{}, m.fail
 	}
-	return slices.Repeat([][]float32{{1, 0}}, len(texts)), llm.Usage{}, nil
+	vectors := slices.Repeat([][]float32{{1, 0}}, len(texts))
+	for i := range vectors {
+		if m.vector != nil {
+			vectors[i] = slices.Clone(m.vector)
+		}
+	}
+	return vectors, llm.Usage{}, nil
 }
 
 func passage(document int64, ordinal int, vector, keyword float64) knowledge.Found {
@@ -119,6 +128,20 @@ func TestSearchNeighbours(t *testing.T) {
 	got, err := searcher(s, model{}).Retrieve(t.Context(), knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 9, Neighbours: 2})
 	if want := []string{"n2\n\n1.3\n\nn4\n\nn5", "n0\n\n1.1", "2.7"}; err != nil || !slices.Equal(foundTexts(got), want) {
 		t.Errorf("%q, %v", foundTexts(got), err)
+	}
+}
+
+// The vector of a query has the length 1, whatever the model answers: the database has
+// no room for large numbers.
+func TestSearchUnit(t *testing.T) {
+	t.Parallel()
+	s := &shelf{}
+	query := knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 9}
+	if _, err := searcher(s, model{vector: []float32{3e6, 4e6}}).Retrieve(t.Context(), query); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.asked[0].Vectors[0].Vectors; len(got) != 1 || !slices.Equal(got[0], []float32{0.6, 0.8}) {
+		t.Errorf("asked for %v", got)
 	}
 }
 
