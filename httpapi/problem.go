@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -189,10 +190,18 @@ func summary(list chain.Problems) string {
 	if len(list) == 1 {
 		return list[0].Detail
 	}
+	if len(list) > mostErrors {
+		return fmt.Sprintf("%d problems, the first %d listed in errors.", len(list), mostErrors)
+	}
 	return strconv.Itoa(len(list)) + " problems, listed in errors."
 }
 
+// mostErrors bounds the problems that an answer lists: who sends thousands gets no
+// answer that is larger than the request.
+const mostErrors = 100
+
 func problemErrors(list chain.Problems) []problemError {
+	list = list[:min(len(list), mostErrors)]
 	out := make([]problemError, len(list))
 	for i, q := range list {
 		out[i] = problemError{Pointer: q.Pointer, Detail: q.Detail, Code: q.Code, Line: q.Line}

@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -209,6 +210,22 @@ func TestUploadTooLarge(t *testing.T) {
 		if got := answer.object()["detail"]; got != want {
 			t.Errorf("with %d bytes: %q, want %q", most, got, want)
 		}
+	}
+}
+
+// Who sends thousands of wrong parts gets no answer that is larger than the request.
+func TestManyProblems(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	unknown := make([][3]string, 200)
+	for i := range unknown {
+		unknown[i] = [3]string{"x" + strconv.Itoa(i), "", ""}
+	}
+	body, media := form(t, unknown...)
+	got := a.do(call{method: "POST", path: repositories + "/1/documents", media: media, body: body}).want(http.StatusUnprocessableEntity).body
+	if !strings.Contains(string(got), "201 problems, the first 100 listed in errors.") || strings.Count(string(got), `"pointer"`) != 100 {
+		t.Errorf("%d bytes: %.300s", len(got), got)
 	}
 }
 
