@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"mime/multipart"
@@ -252,6 +253,9 @@ func (c *knowledgeAddCommand) files() ([]string, error) {
 			case err != nil:
 				return err
 			case at == path && !entry.IsDir():
+				if err := checkRegular(at); err != nil {
+					return err
+				}
 				files = append(files, at)
 			case at != path && strings.HasPrefix(entry.Name(), "."):
 				if entry.IsDir() {
@@ -270,6 +274,22 @@ func (c *knowledgeAddCommand) files() ([]string, error) {
 		return nil, &exitError{code: exitFailed, message: "there are no files that can be read in " + strings.Join(c.Paths, ", ")}
 	}
 	return files, nil
+}
+
+// errNoFile is the error of a path that is read without an end, or waits for somebody
+// who writes: a pipe, a device, a socket.
+var errNoFile = errors.New("it is neither a file nor a folder")
+
+// checkRegular answers an error unless the path, or what it links to, is a regular file.
+func checkRegular(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errNoFile
+	}
+	return nil
 }
 
 // isAddress tells a web address from a path.

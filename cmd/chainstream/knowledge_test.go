@@ -130,6 +130,7 @@ func TestKnowledge(t *testing.T) {
 		{[]string{"search", "birds", "x"}, `there is no repository "birds"`},
 		{[]string{"documents", "7"}, "(404 "},
 		{[]string{"add", "7", filepath.Join(dir, "nothing.md")}, "cannot be read"},
+		{[]string{"add", "7", "/dev/zero"}, "neither a file nor a folder"},
 		{[]string{"create", "x", "--model", "nobody/x"}, "/embeddingModel"},
 	} {
 		if r := execute(t, s.client(), append([]string{"knowledge"}, tt.args...)...); r.code != 1 || !strings.Contains(r.stderr, tt.want) {
