@@ -156,8 +156,22 @@ func notFound(err, absent error) error {
 	return err
 }
 
+// errOvertaken says that another upload of the same name came between looking for the
+// document and making it.
+var errOvertaken = errors.New("another upload of the same name came first")
+
 // SaveUpload implements knowledge.DocumentStore.
 func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Upload) (d knowledge.Document, unchanged bool, err error) {
+	for {
+		// Each time round, another upload has got through; the next look finds its document
+		// and waits for the lock on it.
+		if d, unchanged, err = s.saveUpload(ctx, repository, u); !errors.Is(err, errOvertaken) {
+			return d, unchanged, err
+		}
+	}
+}
+
+func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Upload) (d knowledge.Document, unchanged bool, err error) {
 	hash := sha256.Sum256(u.Data)
 	metadata := []byte(u.Metadata)
 	if metadata == nil {
@@ -187,6 +201,9 @@ func (s *Store) SaveUpload(ctx context.Context, repository int64, u knowledge.Up
 		}
 		if err != nil {
 			return err
+		}
+		if row.Uploaded != found.Uploaded+1 {
+			return errOvertaken
 		}
 		d = documentOf(row)
 		var address *string

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chainstream/chainstream/internal/pgtest"
@@ -590,4 +591,30 @@ type nobody struct{}
 
 func (nobody) Embedding(id string) (knowledge.Embedding, error) {
 	return knowledge.Embedding{}, fmt.Errorf("no such model %s", id)
+}
+
+// Of equal files that are uploaded at the same time one is taken; for all others
+// nothing changes.
+func TestUploadsAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	const uploads = 20
+	var taken atomic.Int32
+	var wait sync.WaitGroup
+	for range uploads {
+		wait.Go(func() {
+			d, unchanged, err := l.SaveUpload(t.Context(), r.ID, knowledge.Upload{Name: "a.txt", Data: []byte("Tides turn.")})
+			if err != nil || d.Uploaded != 1 {
+				t.Errorf("version %d, %v", d.Uploaded, err)
+			}
+			if !unchanged {
+				taken.Add(1)
+			}
+		})
+	}
+	wait.Wait()
+	if got := taken.Load(); got != 1 {
+		t.Errorf("%d of %d were taken", got, uploads)
+	}
 }
