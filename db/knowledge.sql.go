@@ -122,20 +122,6 @@ func (q *Queries) ChunkNeighbours(ctx context.Context, arg ChunkNeighboursParams
 	return items, nil
 }
 
-const chunkVersionDelete = `-- name: ChunkVersionDelete :exec
-DELETE FROM chunks WHERE document_id = $1 AND version = $2
-`
-
-type ChunkVersionDeleteParams struct {
-	DocumentID int64
-	Version    int32
-}
-
-func (q *Queries) ChunkVersionDelete(ctx context.Context, arg ChunkVersionDeleteParams) error {
-	_, err := q.db.Exec(ctx, chunkVersionDelete, arg.DocumentID, arg.Version)
-	return err
-}
-
 const chunkVersions = `-- name: ChunkVersions :many
 SELECT DISTINCT version FROM chunks WHERE document_id = $1
 `
@@ -364,10 +350,6 @@ func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams
 const documentDelete = `-- name: DocumentDelete :one
 WITH gone AS (
     DELETE FROM documents d WHERE d.repository_id = $1 AND d.id = $2 RETURNING d.id, d.repository_id
-), forgotten AS (
-    DELETE FROM document_deletions f
-     WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
-                              WHERE x.deleted_at < clock_timestamp() - $3::interval FOR UPDATE SKIP LOCKED)
 )
 INSERT INTO document_deletions (document_id, repository_id) SELECT g.id, g.repository_id FROM gone g
 RETURNING document_id
@@ -376,20 +358,41 @@ RETURNING document_id
 type DocumentDeleteParams struct {
 	RepositoryID int64
 	ID           int64
-	Keep         time.Duration
 }
 
-// DocumentDelete keeps for some days that a document is gone.
+// DocumentDelete notes that the document is gone.
 func (q *Queries) DocumentDelete(ctx context.Context, arg DocumentDeleteParams) (int64, error) {
-	row := q.db.QueryRow(ctx, documentDelete, arg.RepositoryID, arg.ID, arg.Keep)
+	row := q.db.QueryRow(ctx, documentDelete, arg.RepositoryID, arg.ID)
 	var document_id int64
 	err := row.Scan(&document_id)
 	return document_id, err
 }
 
-const documentFail = `-- name: DocumentFail :execrows
-UPDATE documents SET status = 'failed', error = $1::text, updated_at = clock_timestamp()
- WHERE id = $2 AND uploaded = $3 AND status = 'processing'
+const documentDeletionsExpire = `-- name: DocumentDeletionsExpire :execrows
+DELETE FROM document_deletions f
+ WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
+                          WHERE x.deleted_at < clock_timestamp() - $1::interval
+                          ORDER BY x.deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+`
+
+type DocumentDeletionsExpireParams struct {
+	Age     time.Duration
+	MaxRows int32
+}
+
+// DocumentDeletionsExpire skips rows that another server is at.
+func (q *Queries) DocumentDeletionsExpire(ctx context.Context, arg DocumentDeletionsExpireParams) (int64, error) {
+	result, err := q.db.Exec(ctx, documentDeletionsExpire, arg.Age, arg.MaxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const documentFail = `-- name: DocumentFail :one
+UPDATE documents d SET status = 'failed', error = $1::text, updated_at = clock_timestamp()
+ WHERE d.id = $2 AND d.uploaded = $3::integer AND d.status = 'processing'
+RETURNING d.version
 `
 
 type DocumentFailParams struct {
@@ -398,12 +401,12 @@ type DocumentFailParams struct {
 	Version int32
 }
 
-func (q *Queries) DocumentFail(ctx context.Context, arg DocumentFailParams) (int64, error) {
-	result, err := q.db.Exec(ctx, documentFail, arg.Reason, arg.ID, arg.Version)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+// DocumentFail answers the version that searches see, 0 when there is none.
+func (q *Queries) DocumentFail(ctx context.Context, arg DocumentFailParams) (int32, error) {
+	row := q.db.QueryRow(ctx, documentFail, arg.Reason, arg.ID, arg.Version)
+	var version int32
+	err := row.Scan(&version)
+	return version, err
 }
 
 const documentFetched = `-- name: DocumentFetched :execrows

@@ -161,13 +161,11 @@ func (w *documentStream) begin(ctx context.Context, changes knowledge.Changes) e
 		}
 	}
 	w.last = changes.Cursor
-	var err error
-	if held != nil {
-		err = w.send(*held, w.last)
-	} else {
-		_, err = fmt.Fprintf(w.out, "id: %s\n\n", w.last) // no event, but clients keep it
+	if held == nil {
+		// Browsers keep an id without an event, clients from npm do not.
+		held = &entry{event: "documents-unchanged", data: map[string]int64{"repositoryId": w.repository}}
 	}
-	if err != nil {
+	if err := w.send(*held, w.last); err != nil {
 		return err
 	}
 	return w.out.Flush()

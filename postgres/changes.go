@@ -59,6 +59,25 @@ func (s *Store) Changes(ctx context.Context, repository int64, after string, lim
 	return out, nil
 }
 
+// expireDeletions is how many rows one statement of ExpireDeletions removes.
+const expireDeletions = 1000
+
+// ExpireDeletions forgets documents that are gone for longer than any cursor tells what
+// to go on after, portion by portion, and answers how many there were.
+func (s *Store) ExpireDeletions(ctx context.Context) (int64, error) {
+	var removed int64
+	for {
+		n, err := s.queries.DocumentDeletionsExpire(ctx, db.DocumentDeletionsExpireParams{Age: deletionsKept, MaxRows: expireDeletions})
+		if err != nil {
+			return removed, fmt.Errorf("forget documents that are gone: %w", translate(err))
+		}
+		removed += n
+		if n < expireDeletions {
+			return removed, nil
+		}
+	}
+}
+
 // parseCursor reads a cursor; without one nothing is asked for.
 func parseCursor(text string) (since uint64, at time.Time, err error) {
 	if text == "" {

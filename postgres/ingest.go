@@ -225,8 +225,8 @@ func publish(ctx context.Context, q *db.Queries, document int64, version int32, 
 	return leave(ctx, q, document, version, version)
 }
 
-// leave removes all of a document but the version that searches see: passages of
-// others, and files up to the newest.
+// leave removes all of a document but the version that searches see, 0 for none: passages
+// of others, and files up to the newest.
 func leave(ctx context.Context, q *db.Queries, document int64, ready, newest int32) error {
 	if err := forgetWords(ctx, q, document, ready); err != nil {
 		return err
@@ -237,20 +237,14 @@ func leave(ctx context.Context, q *db.Queries, document int64, ready, newest int
 	return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: newest})
 }
 
-// Fail implements knowledge.IngestStore. Chunks of the version that are there
-// already go with it.
+// Fail implements knowledge.IngestStore. Passages of the version that are there already
+// go with it, and those of versions before that were superseded.
 func (s *Store) Fail(ctx context.Context, document int64, version int, reason string) error {
 	return s.locked(ctx, document, version, "give up", func(q *db.Queries) error {
-		err := q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: int32(version), Sign: -1})
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		ready, err := q.DocumentFail(ctx, db.DocumentFailParams{ID: document, Version: int32(version), Reason: reason})
+		if err != nil {
 			return err
 		}
-		if err := q.ChunkVersionDelete(ctx, db.ChunkVersionDeleteParams{DocumentID: document, Version: int32(version)}); err != nil {
-			return err
-		}
-		if _, err := q.DocumentFail(ctx, db.DocumentFailParams{ID: document, Version: int32(version), Reason: reason}); err != nil {
-			return err
-		}
-		return q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: document, Version: int32(version)})
+		return leave(ctx, q, document, ready, int32(version))
 	})
 }

@@ -283,7 +283,7 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{id}); err != nil {
 			return err
 		}
-		_, err := q.DocumentDelete(ctx, db.DocumentDeleteParams{RepositoryID: repository, ID: id, Keep: deletionsKept})
+		_, err := q.DocumentDelete(ctx, db.DocumentDeleteParams{RepositoryID: repository, ID: id})
 		return notFound(err, knowledge.ErrNotFound)
 	})
 	if err != nil {

@@ -227,6 +227,18 @@ func TestUploads(t *testing.T) {
 	if got := l.find(knowledge.Query{Repositories: []int64{r.ID}, Text: "rivers", Search: knowledge.SearchKeyword, Limit: 5}); len(got.Passages) != 1 {
 		t.Errorf("found %+v", got)
 	}
+	// So does one that fails after another was given up half-way, of which nothing stays.
+	half := l.save(r.ID, "a.txt", "Brooks run.", "")
+	if err := l.SaveChunks(t.Context(), half.ID, half.Uploaded, []knowledge.Chunk{{Text: "Brooks run.", ContentHash: []byte("brooks")}}); err != nil {
+		t.Fatal(err)
+	}
+	if d = l.add(r.ID, "a.txt", "  ", ""); d.Status != knowledge.StatusFailed || d.Version != 1 {
+		t.Errorf("an empty version after one half-way: %+v", d)
+	}
+	if n := l.count("SELECT count(*) FROM chunks"); n != 1 {
+		t.Errorf("%d passages, not the one of the version that searches see", n)
+	}
+	l.checkWords()
 	// One that is superseded while it is processed does nothing.
 	old := l.save(r.ID, "a.txt", "Old.", "")
 	d = l.save(r.ID, "a.txt", "Lakes stand.", "")
@@ -249,6 +261,29 @@ func TestUploads(t *testing.T) {
 	l.checkWords()
 	if _, _, err := l.SaveUpload(t.Context(), 999, knowledge.Upload{Name: "a.txt", Data: []byte("x")}); !errors.Is(err, knowledge.ErrNotFound) {
 		t.Errorf("in no repository: %v", err)
+	}
+}
+
+// It is forgotten after a time which documents were there.
+func TestDeletionsExpire(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	var gone []int64
+	for _, name := range []string{"old.txt", "new.txt"} {
+		d := l.add(r.ID, name, "Rivers flow.", "")
+		if err := l.DeleteDocument(t.Context(), r.ID, d.ID); err != nil {
+			t.Fatal(err)
+		}
+		gone = append(gone, d.ID)
+	}
+	sql := pgtest.Session(t, l.url)
+	sql(fmt.Sprintf("UPDATE document_deletions SET deleted_at = deleted_at - interval '9 days' WHERE document_id = %d", gone[0]))
+	if n, err := l.ExpireDeletions(t.Context()); err != nil || n != 1 {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+	if kept := l.count("SELECT sum(document_id)::integer FROM document_deletions"); int64(kept) != gone[1] {
+		t.Errorf("%d is kept, not %d", kept, gone[1])
 	}
 }
 

@@ -105,24 +105,29 @@ SELECT * FROM documents
 SELECT * FROM documents WHERE id = @id AND uploaded = @version AND status = 'processing' FOR UPDATE;
 
 -- name: DocumentDelete :one
--- DocumentDelete keeps for some days that a document is gone.
+-- DocumentDelete notes that the document is gone.
 WITH gone AS (
     DELETE FROM documents d WHERE d.repository_id = @repository_id AND d.id = @id RETURNING d.id, d.repository_id
-), forgotten AS (
-    DELETE FROM document_deletions f
-     WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
-                              WHERE x.deleted_at < clock_timestamp() - @keep::interval FOR UPDATE SKIP LOCKED)
 )
 INSERT INTO document_deletions (document_id, repository_id) SELECT g.id, g.repository_id FROM gone g
 RETURNING document_id;
+
+-- name: DocumentDeletionsExpire :execrows
+-- DocumentDeletionsExpire skips rows that another server is at.
+DELETE FROM document_deletions f
+ WHERE f.document_id IN (SELECT x.document_id FROM document_deletions x
+                          WHERE x.deleted_at < clock_timestamp() - @age::interval
+                          ORDER BY x.deleted_at LIMIT @max_rows FOR UPDATE SKIP LOCKED);
 
 -- name: DocumentProgress :execrows
 UPDATE documents SET progress = greatest(progress, @percent::integer), updated_at = clock_timestamp()
  WHERE id = @id AND uploaded = @version AND status = 'processing';
 
--- name: DocumentFail :execrows
-UPDATE documents SET status = 'failed', error = @reason::text, updated_at = clock_timestamp()
- WHERE id = @id AND uploaded = @version AND status = 'processing';
+-- name: DocumentFail :one
+-- DocumentFail answers the version that searches see, 0 when there is none.
+UPDATE documents d SET status = 'failed', error = @reason::text, updated_at = clock_timestamp()
+ WHERE d.id = @id AND d.uploaded = @version::integer AND d.status = 'processing'
+RETURNING d.version;
 
 -- name: DocumentPublish :exec
 UPDATE documents d
@@ -203,9 +208,6 @@ SELECT knowledge_language_exists(@language::text)::boolean AS known;
 SELECT (coalesce((SELECT u.metadata FROM document_uploads u WHERE u.document_id = d.id AND u.version = d.uploaded), d.metadata) = @metadata::jsonb)::boolean AS same
   FROM documents d
  WHERE d.id = @id;
-
--- name: ChunkVersionDelete :exec
-DELETE FROM chunks WHERE document_id = @document_id AND version = @version;
 
 -- name: SpaceIDs :many
 SELECT id FROM embedding_spaces ORDER BY id;

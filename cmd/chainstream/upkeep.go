@@ -40,8 +40,8 @@ const (
 )
 
 // upkeep makes partitions of the log ahead of time, removes and folds what the
-// policy says, and forgets expired answers and old idempotency keys. Every server does so; those
-// that find another one at it do nothing. What fails is tried again at the next
+// policy says, and forgets expired answers, old idempotency keys and documents that are
+// gone for long. Every server does so; those that find another one at it do nothing. What fails is tried again at the next
 // turn, and told once.
 func (s *server) upkeep(ctx context.Context) {
 	tick := time.NewTicker(upkeepEvery)
@@ -60,6 +60,8 @@ func (s *server) upkeep(ctx context.Context) {
 		case <-keys.C:
 			_, err := s.store.ExpireKeys(ctx)
 			told.note(ctx, "idempotency keys", err)
+			_, err = s.store.ExpireDeletions(ctx)
+			told.note(ctx, "deleted documents", err)
 		case <-ctx.Done():
 			return
 		}

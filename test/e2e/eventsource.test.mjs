@@ -90,6 +90,31 @@ test('follows a repository, and misses nothing while it is away', { timeout: 60_
   }
 });
 
+test('goes on from an empty repository', { timeout: 60_000 }, async () => {
+  const send = (method, path, body) =>
+    fetch(server.url + path, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
+  const { id } = await (await send('POST', '/api/v1/repositories', { name: 'empty', embeddingModel: 'offline/hash' })).json();
+  const documents = `/api/v1/repositories/${id}/documents`;
+  const proxy = await Proxy.start(server.url, [1200]); // cut off by the states of the document
+  const source = new EventSource(`${proxy.url}/api/v1/repositories/${id}/events`);
+  const first = (name) => new Promise((resolve) => { source.addEventListener(name, resolve, { once: true }); });
+  try {
+    const { lastEventId, data } = await first('documents-unchanged');
+    assert.match(lastEventId, /^\d+-\w+$/);
+    assert.deepEqual(JSON.parse(data), { repositoryId: id });
+    const ready = new Promise((resolve) => {
+      source.addEventListener('document', (event) => { if (JSON.parse(event.data).status === 'ready') resolve(); });
+    });
+    await send('POST', documents, { name: 'a.txt', text: 'The tide rises.' });
+    await ready;
+    while (proxy.requests.length < 2) await send('POST', documents, { name: 'a.txt', text: `The tide rises ${proxy.requests.length}, ${Date.now()}.` });
+    assert.match(proxy.requests[1], /^last-event-id: \d+-\w+/im);
+  } finally {
+    source.close();
+    await proxy.stop();
+  }
+});
+
 test('resumes through a connection that breaks', { timeout: 60_000 }, async () => {
   // Each of the first connections is cut after so many bytes of the answer,
   // most likely in the middle of an event.
