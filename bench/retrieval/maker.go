@@ -182,8 +182,8 @@ func (m *maker) fillVectors(ctx context.Context, conn *pgx.Conn, r knowledge.Rep
 	if err := conn.QueryRow(ctx, "SELECT min(id) FROM chunks WHERE repository_id = $1", r.ID).Scan(&first); err != nil {
 		return fmt.Errorf("read passages: %w", err)
 	}
-	return m.copyFrom(ctx, conn, fmt.Sprintf("chunk_vectors_%d", r.Space.ID), []string{"chunk_id", "space_id", "embedding"},
-		func(n int) []any { return []any{first + int64(n), r.Space.ID, pgvector.NewHalfVector(m.near())} })
+	return m.copyFrom(ctx, conn, fmt.Sprintf("chunk_vectors_%d", r.Space.ID), []string{"chunk_id", "space_id", "embedding", "cut"},
+		func(n int) []any { return []any{first + int64(n), r.Space.ID, pgvector.NewHalfVector(m.near()), false} })
 }
 
 // copyFrom stores a row for every passage.
