@@ -692,8 +692,10 @@ func (q *Queries) DocumentUnchanged(ctx context.Context, arg DocumentUnchangedPa
 }
 
 const documentUploadGet = `-- name: DocumentUploadGet :one
-SELECT d.name, d.repository_id, u.media_type, u.metadata, coalesce(u.url, '')::text AS url, u.data
-  FROM document_uploads u JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
+SELECT d.name, d.repository_id, u.media_type, u.metadata, coalesce(u.url, '')::text AS url, c.chunks, CASE WHEN c.chunks = 0 THEN u.data ELSE '' END::bytea AS data
+  FROM document_uploads u
+ CROSS JOIN LATERAL (SELECT count(*) AS chunks FROM chunks c WHERE c.document_id = u.document_id AND c.version = u.version) c
+  JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
  WHERE u.document_id = $1 AND u.version = $2
 `
 
@@ -708,9 +710,11 @@ type DocumentUploadGetRow struct {
 	MediaType    string
 	Metadata     []byte
 	Url          string
+	Chunks       int64
 	Data         []byte
 }
 
+// DocumentUploadGet answers an upload; what has become chunks needs its data no more.
 func (q *Queries) DocumentUploadGet(ctx context.Context, arg DocumentUploadGetParams) (DocumentUploadGetRow, error) {
 	row := q.db.QueryRow(ctx, documentUploadGet, arg.DocumentID, arg.Version)
 	var i DocumentUploadGetRow
@@ -720,6 +724,7 @@ func (q *Queries) DocumentUploadGet(ctx context.Context, arg DocumentUploadGetPa
 		&i.MediaType,
 		&i.Metadata,
 		&i.Url,
+		&i.Chunks,
 		&i.Data,
 	)
 	return i, err

@@ -128,29 +128,40 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 	if err != nil {
 		return &documentError{fmt.Sprintf("The embedding model %s cannot be called from this server: %s.", repository.Space.Model, err), err}
 	}
+	// An earlier turn, or try, may have come as far as the chunks.
+	if upload.Chunks == 0 {
+		if upload.Chunks, err = g.read(ctx, document, version, upload, repository, embedding); err != nil || upload.Chunks < 0 {
+			return err
+		}
+	}
+	if err := g.embed(ctx, document, version, upload.Chunks, repository.Space, embedding, begin); err != nil {
+		return err
+	}
+	return g.Store.Publish(ctx, document, version)
+}
+
+// unchangedUpload stands for the number of chunks where an address has what is known.
+const unchangedUpload = -1
+
+// read makes the chunks of an upload and answers how many there are.
+func (g *Ingester) read(ctx context.Context, document int64, version int, upload Upload, repository Repository, embedding Embedding) (int, error) {
 	if upload.URL != "" {
 		if unchanged, err := g.fetch(ctx, document, version, &upload); err != nil || unchanged {
-			return err
+			return unchangedUpload, err
 		}
 	}
 	blocks, err := g.Extractor.Extract(ctx, upload.Name, upload.MediaType, upload.Data)
 	if err != nil {
-		return extractError(ctx, err)
+		return 0, extractError(ctx, err)
 	}
 	if err := g.Store.Progress(ctx, document, version, progressExtracted); err != nil {
-		return err
+		return 0, err
 	}
 	chunks := cut(blocks, repository, embedding)
 	if err := g.Store.SaveChunks(ctx, document, version, chunks); err != nil {
-		return err
+		return 0, err
 	}
-	if err := g.Store.Progress(ctx, document, version, progressChunked); err != nil {
-		return err
-	}
-	if err := g.embed(ctx, document, version, len(chunks), repository.Space, embedding, begin); err != nil {
-		return err
-	}
-	return g.Store.Publish(ctx, document, version)
+	return len(chunks), g.Store.Progress(ctx, document, version, progressChunked)
 }
 
 // fetch brings what is at the address of an upload. unchanged says that searches see

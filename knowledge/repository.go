@@ -105,6 +105,7 @@ type Upload struct {
 	Metadata  json.RawMessage // object; nil = none
 	Data      []byte
 	URL       string // where Data is to be fetched from; "" when it is here
+	Chunks    int    // of it that are stored; 0 = it was not cut yet. Then Data is needed no more
 }
 
 // Chunk is a passage of a document, as it is stored.

@@ -22,7 +22,7 @@ func (s *Store) Upload(ctx context.Context, document int64, version int) (knowle
 	}
 	failpoint.Reach(failpoint.IngestBegun)
 	r, err := s.Repository(ctx, row.RepositoryID)
-	return knowledge.Upload{Name: row.Name, MediaType: row.MediaType, Metadata: row.Metadata, URL: row.Url, Data: row.Data}, r, err
+	return knowledge.Upload{Name: row.Name, MediaType: row.MediaType, Metadata: row.Metadata, URL: row.Url, Data: row.Data, Chunks: int(row.Chunks)}, r, err
 }
 
 // SaveFetched implements knowledge.IngestStore.

@@ -192,8 +192,15 @@ type queue struct {
 	tx     pgx.Tx
 }
 
-func (q queue) ingest(ctx context.Context, document int64, version int32) error {
-	_, err := q.client.InsertTx(ctx, q.tx, ingestArgs{DocumentID: document, Version: int(version)}, nil)
+// smallUpload is up to how many bytes a document goes before larger ones.
+const smallUpload = 256 << 10
+
+func (q queue) ingest(ctx context.Context, document int64, version int32, bytes int) error {
+	opts := &river.InsertOpts{Priority: 1}
+	if bytes > smallUpload {
+		opts.Priority = 2
+	}
+	_, err := q.client.InsertTx(ctx, q.tx, ingestArgs{DocumentID: document, Version: int(version)}, opts)
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/knowledge"
@@ -652,4 +653,39 @@ func TestUploadsAtOnce(t *testing.T) {
 	if got := taken.Load(); got != 1 {
 		t.Errorf("%d of %d were taken", got, uploads)
 	}
+}
+
+// onceReader counts what it is given to read.
+type onceReader struct {
+	reader
+	read int
+}
+
+func (r *onceReader) Extract(ctx context.Context, name, mediaType string, data []byte) ([]extract.Block, error) {
+	r.read++
+	return r.reader.Extract(ctx, name, mediaType, data)
+}
+
+// A document that takes many turns is read in the first of them only.
+func TestTurnsReadOnce(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 8)
+	files := &onceReader{}
+	l.ingester.Extractor, l.ingester.Turn = files, time.Nanosecond
+	d := l.save(r.ID, "essay.md", essay(9), "")
+	turns := 1
+	for ; ; turns++ {
+		again, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !again {
+			break
+		}
+	}
+	if got := l.document(d); turns < 4 || files.read != 1 || got.Status != knowledge.StatusReady || got.Chunks != 9 {
+		t.Errorf("%d turns, read %d times, %+v", turns, files.read, got)
+	}
+	l.checkWords()
 }

@@ -83,8 +83,11 @@ INSERT INTO document_uploads (document_id, version, media_type, metadata, url, d
 DELETE FROM document_uploads WHERE document_id = @document_id AND version <= @version;
 
 -- name: DocumentUploadGet :one
-SELECT d.name, d.repository_id, u.media_type, u.metadata, coalesce(u.url, '')::text AS url, u.data
-  FROM document_uploads u JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
+-- DocumentUploadGet answers an upload; what has become chunks needs its data no more.
+SELECT d.name, d.repository_id, u.media_type, u.metadata, coalesce(u.url, '')::text AS url, c.chunks, CASE WHEN c.chunks = 0 THEN u.data ELSE '' END::bytea AS data
+  FROM document_uploads u
+ CROSS JOIN LATERAL (SELECT count(*) AS chunks FROM chunks c WHERE c.document_id = u.document_id AND c.version = u.version) c
+  JOIN documents d ON d.id = u.document_id AND d.uploaded = u.version AND d.status = 'processing'
  WHERE u.document_id = @document_id AND u.version = @version;
 
 -- name: DocumentGet :one

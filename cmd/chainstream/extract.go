@@ -213,13 +213,19 @@ func (x extractor) apart(ctx context.Context, name, mediaType string, data []byt
 	case limited.Err() != nil:
 		return nil, fmt.Errorf("%w: it took longer than %s", extract.ErrTooLarge, extractTime)
 	case err != nil && cmd.ProcessState != nil && (!cmd.ProcessState.Exited() || outOfMemory(complaint.Bytes())):
-		return nil, fmt.Errorf("%w: %w: %s", extract.ErrTooLarge, err, complaint.Bytes())
+		return nil, fmt.Errorf("%w: %w: %s", extract.ErrTooLarge, err, firstLine(complaint.Bytes()))
 	case err != nil && cmd.ProcessState != nil: // the file broke the reader
-		return nil, fmt.Errorf("%w: %w: %s", extract.ErrInvalid, err, complaint.Bytes())
+		return nil, fmt.Errorf("%w: %w: %s", extract.ErrInvalid, err, firstLine(complaint.Bytes()))
 	case err != nil:
 		return nil, fmt.Errorf("start the reader of files: %w", err)
 	}
 	return readLines(out.Bytes())
+}
+
+// firstLine leaves out the stacks of a Go program that ends for want of memory.
+func firstLine(complaint []byte) []byte {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(complaint), []byte("\n"))
+	return line
 }
 
 // outOfMemory tells whether this is how a Go program complains of too little memory.
