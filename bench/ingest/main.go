@@ -46,7 +46,7 @@ func define(flags *flag.FlagSet) program.Run {
 	var c config
 	flags.StringVar(&c.models, "models", "offline/hash,offline/use-lite", "embedding `models`, separated by commas")
 	flags.Float64Var(&c.megabytes, "megabytes", 4, "of text, for each of them")
-	return c.run
+	return func(ctx context.Context, w io.Writer) error { return c.run(ctx, w) }
 }
 
 func (c config) run(ctx context.Context, w io.Writer) (err error) {
