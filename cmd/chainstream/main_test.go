@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,18 +19,31 @@ import (
 	"github.com/chainstream/chainstream/internal/pgtest"
 )
 
-// TestMain lets this binary stand in for the program where the program runs
-// itself.
+// TestMain lets this binary stand in for the program where the program runs itself: it
+// gives way to the program as it is shipped. The race detector's own memory is more than
+// the program may have that takes files apart.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "extract" {
-		os.Exit(main.Report(main.Run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr), os.Stderr))
+		err := syscall.Exec(shipped(), os.Args, os.Environ())
+		os.Exit(main.Report(err, os.Stderr))
 	}
 	if len(os.Args) > 2 && os.Args[1] == extracting {
 		_, err := main.Extract(context.Background(), os.Args[2], "a.pdf", []byte("%PDF-1.7"))
 		os.Exit(main.Report(err, os.Stderr))
 	}
-	pgtest.Main(m)
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", shipped(), ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, output)
+		os.Exit(1)
+	}
+	code := pgtest.Run(m)
+	_ = os.Remove(shipped()) // as a rule, the folder of this binary is removed as well
+	os.Exit(code)
 }
+
+// shipped is where the tests keep the program, beside their own binary.
+func shipped() string { return os.Args[0] + ".program" }
 
 // patience bounds what should take moments.
 const patience = 2 * time.Minute
