@@ -164,12 +164,16 @@ func (m *Model) assign(w weights) error {
 		return values
 	}
 	linear := func(in, out int, kernel, bias []string) dense {
-		return dense{kernel: matrix{in, out, get(in*out, kernel...)}, bias: get(out, bias...)}
+		weights := matrix{in, out, out, get(in*out, kernel...)}
+		if weights.values == nil { // which fails in the end
+			return dense{}
+		}
+		return dense{kernel: weights.transposed(), bias: get(out, bias...)}
 	}
-	m.pieces = matrix{len(m.tokens.pieces), embedding, nil}
+	m.pieces = matrix{}
 	for name, values := range w {
 		if strings.HasSuffix(name, "Embeddings_en") && len(values)%embedding == 0 {
-			m.pieces = matrix{len(values) / embedding, embedding, values}
+			m.pieces = matrix{len(values) / embedding, embedding, embedding, values}
 		}
 	}
 	if m.pieces.values == nil || m.pieces.rows < len(m.tokens.pieces) {
