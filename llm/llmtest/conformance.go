@@ -219,6 +219,7 @@ func Conform[Test T[Test]](t Test, s Subject) {
 		t.Run("images", func(t Test) { conformImages(t, s) })
 		t.Run("usage", func(t Test) { conformUsage(t, s) })
 		t.Run("hang up", func(t Test) { conformHangUp(t, s) })
+		t.Run("connection", func(t Test) { conformConnection(t, s) })
 		for _, fault := range Faults() {
 			t.Run("fault "+fault.Name, func(t Test) { conformFault(t, s, fault) })
 		}

@@ -2,7 +2,6 @@ package llmtest
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -216,50 +215,6 @@ func conformUsage[Test T[Test]](t Test, s Subject) {
 	}
 }
 
-// patience bounds what takes a moment.
-const patience = 30 * time.Second
-
-// conformHangUp shows that the far side sees the connection close when a call is
-// given up, at every point of an answer.
-func conformHangUp[Test T[Test]](t Test, s Subject) {
-	for name, reply := range map[string]Reply{
-		"before the head":       {},
-		"before the first byte": {Head()},
-		"in mid-stream":         {Role(), Delta("half")},
-		"in reasoning":          {Role(), Reasoning("hm")},
-		"in a tool call":        {Role(), ToolCall("c1", "add", `{"a":`)},
-	} {
-		t.Run(name, func(t Test) {
-			t.Parallel()
-			model, reached := testModel(t, s), make(chan struct{})
-			s.Fake.Script(model, append(reply, Tell(func() { close(reached) }), Stall()))
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan Result, 1)
-			go func() {
-				ended <- Collect(ctx, t, s.Provider, llm.Request{Model: model, Messages: []llm.Message{userMessage("x")}})
-			}()
-			late := time.After(patience)
-			select {
-			case <-reached:
-			case <-late:
-				t.Errorf("no call of %s arrived", model)
-			}
-			cancel()
-			wantCancelled(t, (<-ended).Err, llm.CodeCancelled, context.Canceled)
-			for _, call := range s.Fake.Calls() {
-				if call.Request.Model != model {
-					continue
-				}
-				select {
-				case <-call.Gone:
-				case <-late:
-					t.Errorf("the connection of %s stays open", model)
-				}
-			}
-		})
-	}
-}
-
 // impatience is what the faults that wait for a deadline are given. A machine
 // that is too slow for it finds the deadline earlier, with less of the text.
 const impatience = time.Second
@@ -276,6 +231,9 @@ func conformFault[Test T[Test]](t Test, s Subject, fault Fault) {
 	r := Collect(t.Context(), t, provider, llm.Request{Model: model, Messages: []llm.Message{userMessage("Hello")}})
 	if n := s.Fake.Count(model); n > 1 || (n == 0 && !waits) { // a slow machine may find the deadline before the call is out
 		t.Errorf("%d calls: retries are not the provider's business", n)
+	}
+	if waits {
+		hungUp(t, s, model)
 	}
 	switch {
 	case waits, fault.Torn:

@@ -40,6 +40,7 @@ type Call struct {
 	Body    []byte
 	Header  http.Header
 	Path    string
+	Peer    string // address and port of the client
 	// Note is what the reply said of itself; it is there when Ended is closed.
 	Note string
 	// Gone is closed when the client closed the connection, or gave the call up,
@@ -224,7 +225,7 @@ func (f *Fake) serveAnswer(w http.ResponseWriter, r *http.Request, name string, 
 	}
 	gone, ended := make(chan struct{}), make(chan struct{})
 	var watch func(*Call)
-	call := &Call{Body: body, Header: r.Header.Clone(), Path: r.URL.Path, Gone: gone, Ended: ended}
+	call := &Call{Body: body, Header: r.Header.Clone(), Path: r.URL.Path, Peer: r.RemoteAddr, Gone: gone, Ended: ended}
 	request, badRequest := wire.request(r, body)
 	request.Wire = name
 	call.Request = request
