@@ -3,6 +3,8 @@ package offline
 import (
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/chainstream/chainstream/llm"
 )
@@ -48,7 +50,7 @@ const (
 	maxSentence  = 220 // runes
 	maxPoints    = 5
 	maxDocuments = 4
-	maxPassages  = 3
+	maxPassages  = 5
 	maxInput     = 64 << 10 // bytes of a message that are read
 )
 
@@ -123,14 +125,24 @@ func readMaterial(messages []llm.Message) material {
 func splitContext(prompt string) (rest string, passages []string) {
 	var kept, paragraph []string
 	inside := false
+	mark := ""    // of the passage with a number that the paragraphs belong to
+	said := false // whether it has given its sentence
 	flush := func() {
-		name := ""
-		if len(paragraph) > 1 && citationLead.MatchString(paragraph[0]) { // the document's name has its own line
-			name = " (" + clip(passageText(paragraph[:1]), maxTopic) + ")"
-			paragraph = paragraph[1:]
+		if len(paragraph) > 0 && citationLead.MatchString(paragraph[0]) {
+			mark, said = " "+strings.TrimSpace(citationLead.FindString(paragraph[0])), false
+			// The document's name has its own line.
+			if name := passageText(paragraph[:1]); len(paragraph) > 1 || !isProse(name) {
+				mark = " (" + clip(name, maxTopic) + ")" + mark
+				paragraph = paragraph[1:]
+			}
 		}
-		if text := passageText(paragraph); text != "" && len(passages) < maxPassages {
-			passages = append(passages, firstSentence(text)+name)
+		text := passageText(paragraph)
+		if mark != "" {
+			text = fromSentence(text)
+		}
+		if text != "" && len(passages) < maxPassages && (mark == "" || !said && isProse(text)) {
+			passages = append(passages, firstSentence(text)+mark)
+			said = true
 		}
 		paragraph = paragraph[:0]
 	}
@@ -158,6 +170,29 @@ func splitContext(prompt string) (rest string, passages []string) {
 
 func passageText(paragraph []string) string {
 	return passageLead.ReplaceAllString(oneLine(strings.Join(paragraph, " ")), "")
+}
+
+// fromSentence leaves out the end of a sentence that a passage begins with.
+func fromSentence(text string) string {
+	if first, _ := utf8.DecodeRuneInString(text); !unicode.IsLower(first) {
+		return text
+	}
+	end := sentenceEnd.FindStringIndex(text)
+	if end == nil {
+		return ""
+	}
+	return text[end[1]:]
+}
+
+// isProse tells sentences from code, rules and rows of tables.
+func isProse(text string) bool {
+	letters := 0
+	for _, r := range text {
+		if unicode.IsLetter(r) || unicode.IsSpace(r) {
+			letters++
+		}
+	}
+	return !strings.HasPrefix(text, "|") && len(strings.Fields(text)) >= 4 && 5*letters >= 4*utf8.RuneCountInString(text)
 }
 
 // splitInstruction separates what the prompt asks for, its first paragraph up to

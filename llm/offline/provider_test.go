@@ -197,6 +197,10 @@ func TestRequests(t *testing.T) {
 			messages: []llm.Message{user("Compare these:\n\n# Alpha\n\n- first\n\n# Beta\n\nSecond thing happens.")},
 			want:     []string{"Every point of “Alpha” and “Beta”", "“first.”", "“Second thing happens.”"},
 		},
+		"a sentence of each source": {
+			messages: []llm.Message{user("Where does tea grow?\n\nContext:\n\n[1] tea.md\nconst TEA = ['green', 'black'];\n\nin the end. Tea grows on the hills of warm countries. It likes rain.\n\nAnother paragraph of the same.\n\n[2] table.md\n| where | how high |\n|---|---|\n\n[3] rain.md\n- Rain falls on the hills of warm countries.")},
+			want:     []string{"### What the sources say\n\n> Tea grows on the hills of warm countries. (tea.md) [1]\n\n> Rain falls on the hills of warm countries. (rain.md) [3]\n\n*"},
+		},
 		"tagged context": {
 			messages: []llm.Message{user("Explain tides.\n<context>\nThe moon pulls the sea.\n</context>\nBe brief.")},
 			want:     []string{"## Draft: tides\n", "> The moon pulls the sea.\n"},
