@@ -131,6 +131,31 @@ func TestSearchNeighbours(t *testing.T) {
 	}
 }
 
+// What a chunk repeats of the one before it stands once in a passage with neighbours.
+func TestSearchNeighboursOverlap(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ before, found, after, want string }{
+		{"One. Two.", "Two. Three.", "Three. Four.", "One. Two. Three. Four."},
+		{"One.\n\nTwo. Three.", "Two. Three.\n\nFour.", "Five.", "One.\n\nTwo. Three.\n\nFour.\n\nFive."},
+		{"It is a", "a", "a banana", "It is a banana"},
+		{"cat", "at sea", "seal", "cat\n\nat sea\n\nseal"}, // no whole words
+		{"a a b", "a b a a b", "a b c", "a a b a a b c"},
+		{"Größe ß.", "ß. Übrig.", "", "Größe ß. Übrig."},
+	} {
+		f := passage(1, 1, 0.9, 0)
+		f.Text = tt.found
+		around := map[knowledge.Place]knowledge.Chunk{{DocumentID: 1, Version: 1, Ordinal: 0}: {Text: tt.before}}
+		if tt.after != "" {
+			around[knowledge.Place{DocumentID: 1, Version: 1, Ordinal: 2}] = knowledge.Chunk{Text: tt.after}
+		}
+		s := &shelf{found: []knowledge.Found{f}, around: around}
+		got, err := searcher(s, model{}).Retrieve(t.Context(), knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 9, Neighbours: 1})
+		if err != nil || !slices.Equal(foundTexts(got), []string{tt.want}) {
+			t.Errorf("%q, want %q, %v", foundTexts(got), tt.want, err)
+		}
+	}
+}
+
 // The vector of a query has the length 1, whatever the model answers: the database has
 // no room for large numbers.
 func TestSearchUnit(t *testing.T) {
