@@ -199,7 +199,7 @@ type IngestStore interface {
 	// space, by ordinal. Vectors of the same text by the same model are taken over
 	// first.
 	Unembedded(ctx context.Context, document int64, version int, space Space, limit int) ([]Chunk, error)
-	// SaveVectors stores vectors of chunks in a space.
+	// SaveVectors stores vectors of chunks in a space. ErrSpaceChanged says that it is gone.
 	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// Progress notes how far the processing is, in percent.
 	Progress(ctx context.Context, document int64, version, percent int) error
@@ -218,7 +218,7 @@ type ModelStore interface {
 	// have no vector in a space. Vectors of the same text by the same model are taken
 	// over first; last is the id to go on after, 0 at the end.
 	Unfilled(ctx context.Context, repository int64, space Space, after int64, limit int) (chunks []Chunk, last int64, err error)
-	// SaveVectors stores vectors of chunks in a space.
+	// SaveVectors stores vectors of chunks in a space. ErrSpaceChanged says that it is gone.
 	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// FillProgress notes how far a space is filled.
 	FillProgress(ctx context.Context, space int64) error

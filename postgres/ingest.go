@@ -137,7 +137,7 @@ func (s *Store) lacking(ctx context.Context, space knowledge.Space, read func() 
 		p.ChunkIds = append(p.ChunkIds, r.ID)
 	}
 	if err := s.queries.VectorsReuse(ctx, p); err != nil {
-		return nil, 0, translate(err)
+		return nil, 0, translate(spaceGone(err))
 	}
 	last = rows[len(rows)-1].ID
 	if rows, err = read(); err != nil {
@@ -166,10 +166,18 @@ func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors 
 		p.Cuts = append(p.Cuts, v.Cut)
 	}
 	if err := s.queries.VectorsInsert(ctx, p); err != nil {
-		return fmt.Errorf("save vectors: %w", translate(err))
+		return fmt.Errorf("save vectors: %w", translate(spaceGone(err)))
 	}
 	failpoint.Reach(failpoint.VectorsAfter)
 	return nil
+}
+
+// spaceGone replaces the error of storing vectors in a space that is gone.
+func spaceGone(err error) error {
+	if noPartition(err, "chunk_vectors") {
+		return knowledge.ErrSpaceChanged
+	}
+	return err
 }
 
 // vectorText is the form in which the database reads vectors of any kind.
