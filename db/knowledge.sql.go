@@ -294,13 +294,17 @@ func (q *Queries) DocumentByName(ctx context.Context, arg DocumentByNameParams) 
 }
 
 const documentChanges = `-- name: DocumentChanges :many
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+SELECT pg_current_snapshot()::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
        clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
   FROM repositories r
   LEFT JOIN LATERAL (
-        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= ($1::text)::xid8
+        SELECT d.id, false AS deleted, d.changed FROM documents d
+         WHERE d.repository_id = r.id AND d.changed >= pg_snapshot_xmin(($1::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(d.changed, ($1::text)::pg_snapshot)
         UNION ALL
-        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= ($1::text)::xid8) c ON true
+        SELECT g.document_id, true, g.changed FROM document_deletions g
+         WHERE g.repository_id = r.id AND g.changed >= pg_snapshot_xmin(($1::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(g.changed, ($1::text)::pg_snapshot)) c ON true
  WHERE r.id = $2
  ORDER BY c.changed, c.id
 `
@@ -319,8 +323,8 @@ type DocumentChangesRow struct {
 }
 
 // DocumentChanges answers which documents of a repository have changed, or are gone, by
-// transactions from one on: a row for each, or one without an id; no row when there is no
-// such repository. cursor is the transaction to ask from next.
+// transactions that a snapshot did not see: a row for each, or one without an id; no row
+// when there is no such repository. cursor is the snapshot to ask from next.
 func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams) ([]DocumentChangesRow, error) {
 	rows, err := q.db.Query(ctx, documentChanges, arg.Since, arg.RepositoryID)
 	if err != nil {
@@ -1113,22 +1117,6 @@ func (q *Queries) RepositoryLock(ctx context.Context, id int64) (*int64, error) 
 	var space_id *int64
 	err := row.Scan(&space_id)
 	return space_id, err
-}
-
-const repositoryNameTaken = `-- name: RepositoryNameTaken :one
-SELECT EXISTS (SELECT FROM repositories WHERE name = $1 AND id <> $2)::boolean AS taken
-`
-
-type RepositoryNameTakenParams struct {
-	Name string
-	ID   int64
-}
-
-func (q *Queries) RepositoryNameTaken(ctx context.Context, arg RepositoryNameTakenParams) (bool, error) {
-	row := q.db.QueryRow(ctx, repositoryNameTaken, arg.Name, arg.ID)
-	var taken bool
-	err := row.Scan(&taken)
-	return taken, err
 }
 
 const repositoryPage = `-- name: RepositoryPage :many

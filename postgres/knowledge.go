@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/internal/failpoint"
@@ -92,17 +91,13 @@ func repository(r db.RepositoryPageRow) knowledge.Repository {
 
 // UpdateRepository implements knowledge.RepositoryStore.
 func (s *Store) UpdateRepository(ctx context.Context, r knowledge.Repository) (knowledge.Repository, error) {
-	err := s.inTx(ctx, func(q *db.Queries) error {
-		taken, err := q.RepositoryNameTaken(ctx, db.RepositoryNameTakenParams{Name: r.Name, ID: r.ID})
-		if err != nil {
-			return err
-		}
-		if taken {
-			return knowledge.ErrNameTaken
-		}
-		_, err = q.RepositoryUpdate(ctx, db.RepositoryUpdateParams{ID: r.ID, Name: r.Name, Description: r.Description})
-		return notFound(err, knowledge.ErrNotFound)
-	})
+	_, err := s.queries.RepositoryUpdate(ctx, db.RepositoryUpdateParams{ID: r.ID, Name: r.Name, Description: r.Description})
+	switch {
+	case isCode(err, uniqueViolation):
+		err = knowledge.ErrNameTaken
+	default:
+		err = translate(notFound(err, knowledge.ErrNotFound))
+	}
 	if err != nil {
 		return knowledge.Repository{}, fmt.Errorf("update repository %d: %w", r.ID, err)
 	}
@@ -196,7 +191,7 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 		row, err := q.DocumentUpsert(ctx, db.DocumentUpsertParams{
 			RepositoryID: repository, Name: u.Name, MediaType: u.MediaType, Bytes: int64(len(u.Data)), ContentHash: hash[:], Metadata: metadata,
 		})
-		if isForeignKey(err) {
+		if isCode(err, foreignKeyViolation) {
 			return knowledge.ErrNotFound
 		}
 		if err != nil {
@@ -225,12 +220,6 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 	}
 	failpoint.Reach(failpoint.UploadCommitted)
 	return d, unchanged, nil
-}
-
-// isForeignKey tells whether what a row belongs to does not exist.
-func isForeignKey(err error) bool {
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pgErr.Code == "23503"
 }
 
 // Document implements knowledge.DocumentStore.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -285,6 +286,99 @@ func TestDeletionsExpire(t *testing.T) {
 	}
 	if kept := l.count("SELECT sum(document_id)::integer FROM document_deletions"); int64(kept) != gone[1] {
 		t.Errorf("%d is kept, not %d", kept, gone[1])
+	}
+}
+
+// What has changed is told once, however long another transaction runs, and what that has
+// changed is told when it has committed.
+func TestChangesAreToldOnce(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	late, gone := l.save(r.ID, "late.txt", "Rivers flow.", ""), l.save(r.ID, "gone.txt", "Lakes rest.", "")
+	cursor := ""
+	changes := func() (told []string) {
+		t.Helper()
+		c, err := l.Changes(t.Context(), r.ID, cursor, 10)
+		if err != nil || c.Anew {
+			t.Fatalf("after %q: %+v, %v", cursor, c, err)
+		}
+		cursor = c.Cursor
+		for _, d := range c.Documents {
+			told = append(told, fmt.Sprint(d.DocumentID, d.Deleted))
+		}
+		return told
+	}
+	changes()
+	sql := pgtest.Session(t, l.url)
+	sql("BEGIN", fmt.Sprintf("UPDATE documents SET progress = 50 WHERE id = %d", late.ID))
+	fresh := l.save(r.ID, "new.txt", "Brooks run.", "")
+	if err := l.DeleteDocument(t.Context(), r.ID, gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{fmt.Sprint(fresh.ID, false), fmt.Sprint(gone.ID, true)}
+	if told := changes(); !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	if told := changes(); told != nil {
+		t.Errorf("told again: %v", told)
+	}
+	sql("COMMIT")
+	if told, want := changes(), []string{fmt.Sprint(late.ID, false)}; !slices.Equal(told, want) {
+		t.Errorf("told %v when it was committed, want %v", told, want)
+	}
+}
+
+// A name that is taken in the same moment is one that is taken.
+func TestRenamedAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	other := l.repository("more", "test/a", 8)
+	sql := pgtest.Session(t, l.url)
+	sql("BEGIN", fmt.Sprintf("UPDATE repositories SET name = 'best' WHERE id = %d", other.ID))
+	renamed := make(chan error, 1)
+	go func() {
+		r.Name = "best"
+		_, err := l.UpdateRepository(t.Context(), r)
+		renamed <- err
+	}()
+	for l.count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == 0 {
+		runtime.Gosched()
+	}
+	sql("COMMIT")
+	if err := <-renamed; !errors.Is(err, knowledge.ErrNameTaken) {
+		t.Errorf("the second of them: %v", err)
+	}
+}
+
+// Vectors for a space that has gone meanwhile are made by the model that took its place.
+func TestSpaceGoesUnderIngestion(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/old", 8)
+	l.add(r.ID, "first.txt", "Rivers flow.", "")
+	d := l.save(r.ID, "second.txt", "Lakes rest.", "")
+	remodeller := &knowledge.Remodeller{Store: l, Embeddings: &hasher{}, Logger: slog.New(slog.DiscardHandler)}
+	l.embedder.bend = func(v []float32) []float32 {
+		l.embedder.bend = nil // while the first call is under way
+		changing, err := l.ChangeModel(t.Context(), r.ID, knowledge.Space{Model: "test/new", Dimensions: 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := remodeller.Process(t.Context(), r.ID, changing.Building.ID); again || err != nil {
+			t.Fatal(again, err)
+		}
+		return v
+	}
+	if again, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); !again || err != nil {
+		t.Fatalf("the turn in which the space went: %v, %v", again, err)
+	}
+	if again, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded); again || err != nil {
+		t.Fatalf("the next turn: %v, %v", again, err)
+	}
+	if got := l.find(knowledge.Query{Repositories: []int64{r.ID}, Text: "Lakes rest.", Search: knowledge.SearchVector, Limit: 1}); len(got.Passages) != 1 || got.Passages[0].Document != "second.txt" {
+		t.Errorf("found %+v", got)
 	}
 }
 

@@ -160,6 +160,19 @@ func translate(err error) error {
 	return err
 }
 
+// SQLSTATEs that stand for errors of the domain.
+const (
+	foreignKeyViolation = "23503"
+	uniqueViolation     = "23505"
+	undefinedTable      = "42P01"
+)
+
+// isCode tells whether PostgreSQL answered an SQLSTATE.
+func isCode(err error, sqlState string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == sqlState
+}
+
 // passing tells whether an SQLSTATE stands for a condition that may pass
 // (PostgreSQL documentation, appendix A).
 func passing(sqlState string) bool {

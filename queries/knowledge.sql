@@ -54,9 +54,6 @@ SELECT r.id AS repository_id, s.id, s.model, s.dimensions
 -- name: RepositoryUpdate :one
 UPDATE repositories SET name = @name, description = @description, updated_at = clock_timestamp() WHERE id = @id RETURNING id;
 
--- name: RepositoryNameTaken :one
-SELECT EXISTS (SELECT FROM repositories WHERE name = @name AND id <> @id)::boolean AS taken;
-
 -- name: RepositoryDelete :execrows
 DELETE FROM repositories WHERE id = @id;
 
@@ -308,15 +305,19 @@ UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
 
 -- name: DocumentChanges :many
 -- DocumentChanges answers which documents of a repository have changed, or are gone, by
--- transactions from one on: a row for each, or one without an id; no row when there is no
--- such repository. cursor is the transaction to ask from next.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+-- transactions that a snapshot did not see: a row for each, or one without an id; no row
+-- when there is no such repository. cursor is the snapshot to ask from next.
+SELECT pg_current_snapshot()::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
        clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
   FROM repositories r
   LEFT JOIN LATERAL (
-        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= (@since::text)::xid8
+        SELECT d.id, false AS deleted, d.changed FROM documents d
+         WHERE d.repository_id = r.id AND d.changed >= pg_snapshot_xmin((@since::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(d.changed, (@since::text)::pg_snapshot)
         UNION ALL
-        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= (@since::text)::xid8) c ON true
+        SELECT g.document_id, true, g.changed FROM document_deletions g
+         WHERE g.repository_id = r.id AND g.changed >= pg_snapshot_xmin((@since::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(g.changed, (@since::text)::pg_snapshot)) c ON true
  WHERE r.id = @repository_id
  ORDER BY c.changed, c.id;
 
