@@ -189,12 +189,12 @@ func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
 		return knowledge.Upload{}, err
 	}
 	u := knowledge.Upload{Data: []byte(r.free("text", len(body)))}
-	if r.fields["url"] != nil {
+	if _, ok := r.field("url"); ok {
 		r.address(&u)
 	} else if u.Name = r.line("name", mostName); strings.TrimSpace(string(u.Data)) == "" {
 		r.add("/text", chain.CodeRequired, "must not be empty")
 	}
-	r.readMetadata(&u)
+	u.Metadata = r.metadata()
 	r.surplus("name", "text", "url", "metadata")
 	if len(r.problems) > 0 {
 		return knowledge.Upload{}, inputProblem(r.problems)
@@ -212,17 +212,10 @@ func (r *triggerReader) address(u *knowledge.Upload) {
 	if len(u.Data) > 0 {
 		r.add("/text", chain.CodeInvalid, "goes not together with url")
 	}
-	if r.fields["name"] != nil {
+	if _, ok := r.field("name"); ok {
 		u.Name = r.line("name", mostName)
 	} else if u.Name = u.URL; utf8.RuneCountInString(u.Name) > mostName {
 		r.add("/name", chain.CodeRequired, "is needed, because the address is too long to be one")
-	}
-}
-
-func (r *triggerReader) readMetadata(u *knowledge.Upload) {
-	r.metadata()
-	if raw, ok := r.fields["metadata"]; ok && string(raw) != "null" {
-		u.Metadata = raw
 	}
 }
 
@@ -272,7 +265,7 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 				return u, err
 			}
 			problems.fields = map[string]json.RawMessage{"metadata": data}
-			problems.readMetadata(&u)
+			u.Metadata = problems.metadata()
 		default:
 			problems.add("/"+pointerEscaper.Replace(strings.ToValidUTF8(field, "\uFFFD")), chain.CodeUnknownField, "there is no such part; there are file, name, metadata")
 		}

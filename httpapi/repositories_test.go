@@ -141,6 +141,9 @@ func TestRepositories(t *testing.T) {
 		t.Errorf("the same file again: %v", d)
 	}
 
+	// Null is as good as nothing.
+	post(documents, `{"name":"birds.txt","text":"Pelicans eat fish.","url":null,"metadata":{"kind":"note"}}`).want(http.StatusOK)
+
 	first := func(extra string) map[string]any {
 		t.Helper()
 		got := post(repositories+"/search", `{"repositories":[1],"query":"what do pelicans eat?"`+extra+`}`).want(http.StatusOK).object()
