@@ -351,6 +351,26 @@ func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams
 	return items, nil
 }
 
+const documentDelay = `-- name: DocumentDelay :execrows
+UPDATE documents SET error = $1::text, updated_at = clock_timestamp()
+ WHERE id = $2 AND uploaded = $3 AND status = 'processing'
+`
+
+type DocumentDelayParams struct {
+	Reason  string
+	ID      int64
+	Version int32
+}
+
+// DocumentDelay notes why a try has failed that is not the last one.
+func (q *Queries) DocumentDelay(ctx context.Context, arg DocumentDelayParams) (int64, error) {
+	result, err := q.db.Exec(ctx, documentDelay, arg.Reason, arg.ID, arg.Version)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const documentDelete = `-- name: DocumentDelete :one
 WITH gone AS (
     DELETE FROM documents d WHERE d.repository_id = $1 AND d.id = $2 RETURNING d.id, d.repository_id
@@ -600,7 +620,7 @@ func (q *Queries) DocumentPage(ctx context.Context, arg DocumentPageParams) ([]D
 }
 
 const documentProgress = `-- name: DocumentProgress :execrows
-UPDATE documents SET progress = greatest(progress, $1::integer), updated_at = clock_timestamp()
+UPDATE documents SET progress = greatest(progress, $1::integer), error = NULL, updated_at = clock_timestamp()
  WHERE id = $2 AND uploaded = $3 AND status = 'processing'
 `
 
@@ -610,6 +630,7 @@ type DocumentProgressParams struct {
 	Version int32
 }
 
+// DocumentProgress also forgets why an earlier try has failed.
 func (q *Queries) DocumentProgress(ctx context.Context, arg DocumentProgressParams) (int64, error) {
 	result, err := q.db.Exec(ctx, documentProgress, arg.Percent, arg.ID, arg.Version)
 	if err != nil {

@@ -40,6 +40,9 @@ func (m *Remodeller) Process(ctx context.Context, repository, space int64) (agai
 		m.Logger.InfoContext(ctx, "a repository cannot be embedded anew", "repository_id", repository, "model", r.Building.Model, "reason", bad.reason, "error", bad.err)
 		return false, m.Store.FailSpace(ctx, space, bad.reason)
 	case err != nil:
+		if !errors.Is(err, context.Canceled) {
+			m.Logger.WarnContext(ctx, "a change of the embedding model waits for another try", "repository_id", repository, "model", r.Building.Model, "error", err)
+		}
 		return false, err
 	}
 	done, err := m.Store.UseSpace(ctx, repository, space)

@@ -195,6 +195,18 @@ func (s *Store) Progress(ctx context.Context, document int64, version, percent i
 	return nil
 }
 
+// Delay implements knowledge.IngestStore.
+func (s *Store) Delay(ctx context.Context, document int64, version int, reason string) error {
+	n, err := s.queries.DocumentDelay(ctx, db.DocumentDelayParams{ID: document, Version: int32(version), Reason: reason})
+	if err == nil && n == 0 {
+		err = knowledge.ErrSuperseded
+	}
+	if err != nil {
+		return fmt.Errorf("note what delays document %d: %w", document, translate(err))
+	}
+	return nil
+}
+
 // Publish implements knowledge.IngestStore. The repository is held first, so that its
 // space is not changed meanwhile.
 func (s *Store) Publish(ctx context.Context, document int64, version int) error {

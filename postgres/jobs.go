@@ -192,12 +192,13 @@ type queue struct {
 	tx     pgx.Tx
 }
 
-// smallUpload is up to how many bytes a document goes before larger ones.
+// smallUpload is up to how many bytes a document goes before larger ones, and before those
+// that are to be fetched: an address may take half a minute to answer nothing.
 const smallUpload = 256 << 10
 
-func (q queue) ingest(ctx context.Context, document int64, version int32, bytes int) error {
+func (q queue) ingest(ctx context.Context, document int64, version int32, long bool) error {
 	opts := &river.InsertOpts{Priority: 1}
-	if bytes > smallUpload {
+	if long {
 		opts.Priority = 2
 	}
 	_, err := q.client.InsertTx(ctx, q.tx, ingestArgs{DocumentID: document, Version: int(version)}, opts)

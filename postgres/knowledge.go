@@ -213,7 +213,7 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 		if err := q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: row.ID, Version: row.Uploaded - 1}); err != nil {
 			return err
 		}
-		return jobs.ingest(ctx, row.ID, row.Uploaded, len(u.Data))
+		return jobs.ingest(ctx, row.ID, row.Uploaded, u.URL != "" || len(u.Data) > smallUpload)
 	})
 	if err != nil {
 		return knowledge.Document{}, false, fmt.Errorf("save %s in repository %d: %w", u.Name, repository, err)

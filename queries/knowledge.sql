@@ -120,7 +120,13 @@ DELETE FROM document_deletions f
                           ORDER BY x.deleted_at LIMIT @max_rows FOR UPDATE SKIP LOCKED);
 
 -- name: DocumentProgress :execrows
-UPDATE documents SET progress = greatest(progress, @percent::integer), updated_at = clock_timestamp()
+-- DocumentProgress also forgets why an earlier try has failed.
+UPDATE documents SET progress = greatest(progress, @percent::integer), error = NULL, updated_at = clock_timestamp()
+ WHERE id = @id AND uploaded = @version AND status = 'processing';
+
+-- name: DocumentDelay :execrows
+-- DocumentDelay notes why a try has failed that is not the last one.
+UPDATE documents SET error = @reason::text, updated_at = clock_timestamp()
  WHERE id = @id AND uploaded = @version AND status = 'processing';
 
 -- name: DocumentFail :one
