@@ -212,3 +212,29 @@ func TestSearchSpaceChanges(t *testing.T) {
 		t.Errorf("%v after %d", err, len(s.asked))
 	}
 }
+
+// explaining is a shelf that tells how it searched.
+type explaining struct{ *shelf }
+
+func (e explaining) SearchExplained(context.Context, knowledge.Search) ([]knowledge.Found, []knowledge.IndexUse, error) {
+	return e.found, nil, nil
+}
+
+func (explaining) Terms(context.Context, []int64, []string, []int64) (terms, matched map[int64][]knowledge.Term, err error) {
+	return nil, nil, nil
+}
+
+// So does an explanation whose second search, without the filter, finds the space gone.
+func TestExplainSpaceChanges(t *testing.T) {
+	t.Parallel()
+	query := knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 1, Filter: []byte("{}")}
+	for changes, want := range map[int]error{2: nil, 99: knowledge.ErrSpaceChanged} {
+		s := &shelf{found: []knowledge.Found{passage(1, 0, 0.5, 0), passage(2, 0, 0.4, 0)}, changes: changes}
+		search := searcher(s, model{})
+		search.Store = explaining{s}
+		x, err := search.Explain(t.Context(), query)
+		if !errors.Is(err, want) || err == nil && (len(x.Queries) != 1 || len(x.Removed) != 1) || len(s.asked) != 3 {
+			t.Errorf("%d changes: %+v, %v after %d", changes, x, err, len(s.asked))
+		}
+	}
+}
