@@ -25,6 +25,29 @@ func (q *Queries) ChunkCountWords(ctx context.Context, arg ChunkCountWordsParams
 	return err
 }
 
+const chunkForgetWords = `-- name: ChunkForgetWords :exec
+INSERT INTO repository_words AS w (repository_id, word, chunks)
+SELECT c.repository_id, u.word, -count(*)
+  FROM chunks c, LATERAL (SELECT lexeme FROM unnest(c.words) UNION ALL SELECT '') u (word)
+ WHERE c.document_id = $1 AND c.version <> $2::integer
+ GROUP BY c.repository_id, u.word
+ ORDER BY c.repository_id, u.word
+ON CONFLICT (repository_id, word) DO UPDATE SET chunks = w.chunks + excluded.chunks
+`
+
+type ChunkForgetWordsParams struct {
+	DocumentID int64
+	Keep       int32
+}
+
+// ChunkForgetWords takes the words of all versions of a document but one out of those of
+// its repository. In one go and in the order of words, as they are counted, so that two
+// documents do not wait for each other in a circle.
+func (q *Queries) ChunkForgetWords(ctx context.Context, arg ChunkForgetWordsParams) error {
+	_, err := q.db.Exec(ctx, chunkForgetWords, arg.DocumentID, arg.Keep)
+	return err
+}
+
 const chunkGet = `-- name: ChunkGet :one
 SELECT c.id, c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name
   FROM chunks c
@@ -122,30 +145,6 @@ func (q *Queries) ChunkNeighbours(ctx context.Context, arg ChunkNeighboursParams
 	return items, nil
 }
 
-const chunkVersions = `-- name: ChunkVersions :many
-SELECT DISTINCT version FROM chunks WHERE document_id = $1
-`
-
-func (q *Queries) ChunkVersions(ctx context.Context, documentID int64) ([]int32, error) {
-	rows, err := q.db.Query(ctx, chunkVersions, documentID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []int32
-	for rows.Next() {
-		var version int32
-		if err := rows.Scan(&version); err != nil {
-			return nil, err
-		}
-		items = append(items, version)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const chunkVersionsDelete = `-- name: ChunkVersionsDelete :exec
 DELETE FROM chunks WHERE document_id = $1 AND version <> $2
 `
@@ -159,6 +158,22 @@ type ChunkVersionsDeleteParams struct {
 func (q *Queries) ChunkVersionsDelete(ctx context.Context, arg ChunkVersionsDeleteParams) error {
 	_, err := q.db.Exec(ctx, chunkVersionsDelete, arg.DocumentID, arg.Version)
 	return err
+}
+
+const chunksExist = `-- name: ChunksExist :one
+SELECT EXISTS (SELECT FROM chunks WHERE document_id = $1 AND version = $2)::boolean AS present
+`
+
+type ChunksExistParams struct {
+	DocumentID int64
+	Version    int32
+}
+
+func (q *Queries) ChunksExist(ctx context.Context, arg ChunksExistParams) (bool, error) {
+	row := q.db.QueryRow(ctx, chunksExist, arg.DocumentID, arg.Version)
+	var present bool
+	err := row.Scan(&present)
+	return present, err
 }
 
 const chunksInsert = `-- name: ChunksInsert :exec
@@ -1130,9 +1145,10 @@ func (q *Queries) RepositoryInsert(ctx context.Context, arg RepositoryInsertPara
 }
 
 const repositoryLock = `-- name: RepositoryLock :one
-SELECT space_id FROM repositories WHERE id = $1 FOR UPDATE
+SELECT space_id FROM repositories WHERE id = $1 FOR NO KEY UPDATE
 `
 
+// RepositoryLock does not keep rows that belong to the repository from being added.
 func (q *Queries) RepositoryLock(ctx context.Context, id int64) (*int64, error) {
 	row := q.db.QueryRow(ctx, repositoryLock, id)
 	var space_id *int64
@@ -1282,6 +1298,7 @@ func (q *Queries) RepositoryUpdate(ctx context.Context, arg RepositoryUpdatePara
 
 const spaceAdd = `-- name: SpaceAdd :one
 SELECT knowledge_space_add($1::bigint, $2::text, $3::integer)::bigint AS id
+  FROM set_config('lock_timeout', '3s', true)
 `
 
 type SpaceAddParams struct {
@@ -1290,6 +1307,7 @@ type SpaceAddParams struct {
 	Dimensions   int32
 }
 
+// SpaceAdd does not wait for long for the table of all vectors: who stores some, waits behind it.
 func (q *Queries) SpaceAdd(ctx context.Context, arg SpaceAddParams) (int64, error) {
 	row := q.db.QueryRow(ctx, spaceAdd, arg.RepositoryID, arg.Model, arg.Dimensions)
 	var id int64
@@ -1319,9 +1337,10 @@ func (q *Queries) SpaceComplete(ctx context.Context, arg SpaceCompleteParams) (b
 }
 
 const spaceDrop = `-- name: SpaceDrop :exec
-SELECT knowledge_space_drop($1::bigint)
+SELECT knowledge_space_drop($1::bigint) FROM set_config('lock_timeout', '3s', true)
 `
 
+// SpaceDrop waits as SpaceAdd does.
 func (q *Queries) SpaceDrop(ctx context.Context, spaceID int64) error {
 	_, err := q.db.Exec(ctx, spaceDrop, spaceID)
 	return err
@@ -1539,6 +1558,17 @@ func (q *Queries) SpacesInUse(ctx context.Context, repositories []int64) ([]Spac
 		return nil, err
 	}
 	return items, nil
+}
+
+const spacesLock = `-- name: SpacesLock :exec
+SELECT pg_advisory_xact_lock(hashtext('chainstream knowledge spaces'))
+`
+
+// SpacesLock lets one transaction at a time make and drop spaces: each needs locks on
+// several tables.
+func (q *Queries) SpacesLock(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, spacesLock)
+	return err
 }
 
 const vectorsInsert = `-- name: VectorsInsert :exec

@@ -78,14 +78,9 @@ func (s *Store) SaveChunks(ctx context.Context, document int64, version int, chu
 	}
 	failpoint.Reach(failpoint.ChunksBefore)
 	err := s.locked(ctx, document, version, "save the chunks of", func(q *db.Queries) error {
-		versions, err := q.ChunkVersions(ctx, document)
-		if err != nil {
-			return err
-		}
-		for _, v := range versions {
-			if int(v) == version {
-				return nil // an earlier try has stored all of them
-			}
+		stored, err := q.ChunksExist(ctx, db.ChunksExistParams{DocumentID: document, Version: int32(version)})
+		if err != nil || stored {
+			return err // an earlier try has stored all of them
 		}
 		if err := q.ChunksInsert(ctx, p); err != nil {
 			return err
@@ -136,8 +131,8 @@ func (s *Store) lacking(ctx context.Context, space knowledge.Space, read func() 
 		looked[r.ID] = true
 		p.ChunkIds = append(p.ChunkIds, r.ID)
 	}
-	if err := s.queries.VectorsReuse(ctx, p); err != nil {
-		return nil, 0, translate(spaceGone(err))
+	if err := storing(func() error { return s.queries.VectorsReuse(ctx, p) }); err != nil {
+		return nil, 0, translate(err)
 	}
 	last = rows[len(rows)-1].ID
 	if rows, err = read(); err != nil {
@@ -165,15 +160,21 @@ func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors 
 		p.Embeddings = append(p.Embeddings, vectorText(v.Numbers))
 		p.Cuts = append(p.Cuts, v.Cut)
 	}
-	if err := s.queries.VectorsInsert(ctx, p); err != nil {
-		return fmt.Errorf("save vectors: %w", translate(spaceGone(err)))
+	if err := storing(func() error { return s.queries.VectorsInsert(ctx, p) }); err != nil {
+		return fmt.Errorf("save vectors: %w", translate(err))
 	}
 	failpoint.Reach(failpoint.VectorsAfter)
 	return nil
 }
 
-// spaceGone replaces the error of storing vectors in a space that is gone.
-func spaceGone(err error) error {
+// storing runs a statement that stores vectors of the chunks that are there. One that is
+// removed in the same moment is not there the next time. ErrSpaceChanged says that the
+// space is gone.
+func storing(insert func() error) error {
+	err := insert()
+	for try := 1; isCode(err, foreignKeyViolation) && try < mostTries; try++ {
+		err = insert()
+	}
 	if noPartition(err, "chunk_vectors") {
 		return knowledge.ErrSpaceChanged
 	}
@@ -248,7 +249,7 @@ func publish(ctx context.Context, q *db.Queries, document int64, version int32, 
 // leave removes all of a document but the version that searches see, 0 for none: passages
 // of others, and files up to the newest.
 func leave(ctx context.Context, q *db.Queries, document int64, ready, newest int32) error {
-	if err := forgetWords(ctx, q, document, ready); err != nil {
+	if err := q.ChunkForgetWords(ctx, db.ChunkForgetWordsParams{DocumentID: document, Keep: ready}); err != nil {
 		return err
 	}
 	if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: ready}); err != nil {

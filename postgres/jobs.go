@@ -212,9 +212,7 @@ func (q queue) remodel(ctx context.Context, repository, space int64) error {
 
 // inJobTx is inTx for what also queues background work: both commit together.
 func (s *Store) inJobTx(ctx context.Context, f func(q *db.Queries, jobs queue) error) error {
-	return translate(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		return f(s.queries.WithTx(tx), queue{s.jobs, tx})
-	}))
+	return s.begin(ctx, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx), queue{s.jobs, tx}) })
 }
 
 // quiet is a logger without the queue's remarks on its own work, which come every few

@@ -24,6 +24,9 @@ func (s *Store) CreateRepository(ctx context.Context, r knowledge.Repository) (k
 		if !known {
 			return fmt.Errorf("%w: %q", knowledge.ErrLanguage, r.Language)
 		}
+		if err := q.SpacesLock(ctx); err != nil {
+			return err
+		}
 		id, err = q.RepositoryInsert(ctx, db.RepositoryInsertParams{
 			Name: r.Name, Description: r.Description, Language: r.Language, ChunkTokens: int32(r.ChunkTokens), ChunkOverlap: int32(r.ChunkOverlap),
 		})
@@ -107,6 +110,9 @@ func (s *Store) UpdateRepository(ctx context.Context, r knowledge.Repository) (k
 // DeleteRepository implements knowledge.RepositoryStore.
 func (s *Store) DeleteRepository(ctx context.Context, id int64) error {
 	err := s.inTx(ctx, func(q *db.Queries) error {
+		if err := q.SpacesLock(ctx); err != nil {
+			return err
+		}
 		spaces, err := q.RepositorySpaces(ctx, id)
 		if err != nil {
 			return err
@@ -266,7 +272,7 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 		if _, err := q.DocumentHold(ctx, db.DocumentHoldParams{RepositoryID: repository, ID: id}); err != nil {
 			return notFound(err, knowledge.ErrNotFound)
 		}
-		if err := forgetWords(ctx, q, id, 0); err != nil {
+		if err := q.ChunkForgetWords(ctx, db.ChunkForgetWordsParams{DocumentID: id}); err != nil {
 			return err
 		}
 		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{id}); err != nil {
@@ -277,24 +283,6 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 	})
 	if err != nil {
 		return fmt.Errorf("delete document %d: %w", id, err)
-	}
-	return nil
-}
-
-// forgetWords takes the words of all versions of a document but one out of those
-// of its repository.
-func forgetWords(ctx context.Context, q *db.Queries, document int64, keep int32) error {
-	versions, err := q.ChunkVersions(ctx, document)
-	if err != nil {
-		return err
-	}
-	for _, v := range versions {
-		if v == keep {
-			continue
-		}
-		if err := q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: v, Sign: -1}); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/knowledge/extract"
@@ -343,12 +343,94 @@ func TestRenamedAtOnce(t *testing.T) {
 		_, err := l.UpdateRepository(t.Context(), r)
 		renamed <- err
 	}()
-	for l.count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == 0 {
-		runtime.Gosched()
-	}
+	l.awaitLock()
 	sql("COMMIT")
 	if err := <-renamed; !errors.Is(err, knowledge.ErrNameTaken) {
 		t.Errorf("the second of them: %v", err)
+	}
+}
+
+// awaitLock returns when somebody waits for a lock.
+func (l *library) awaitLock() {
+	l.t.Helper()
+	for range 2000 {
+		if l.count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") > 0 {
+			return
+		}
+	}
+	l.t.Fatal("nobody waits for a lock")
+}
+
+// What PostgreSQL breaks off to end a deadlock is done again.
+func TestDeadlock(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	d := l.add(r.ID, "a.txt", "Rivers flow.", "")
+	other := pgtest.Connect(t, l.url)
+	exec := func(sql string) error { _, err := other.Exec(t.Context(), sql); return err }
+	if err := errors.Join(exec("BEGIN"), exec("UPDATE repository_words SET chunks = chunks")); err != nil {
+		t.Fatal(err)
+	}
+	deleted := make(chan error, 1)
+	go func() { deleted <- l.DeleteDocument(t.Context(), r.ID, d.ID) }()
+	l.awaitLock() // it has the document, and waits for its words
+	if err := exec(fmt.Sprintf("SELECT FROM documents WHERE id = %d FOR UPDATE", d.ID)); err != nil {
+		t.Logf("the other one was broken off: %v", err)
+	}
+	if err := exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-deleted; err != nil {
+		t.Error(err)
+	}
+	l.checkWords()
+}
+
+// Who reads vectors for long, as a backup does, keeps a repository from being deleted, which
+// says so soon: what stores vectors waits behind it.
+func TestDeletionHasNoPatience(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	other := l.repository("more", "test/a", 8)
+	l.add(r.ID, "a.txt", "Rivers flow.", "")
+	sql := pgtest.Session(t, l.url)
+	sql("BEGIN", "SELECT count(*) FROM chunk_vectors")
+	deleted := make(chan error, 1)
+	go func() { deleted <- l.DeleteRepository(t.Context(), r.ID) }()
+	l.awaitLock()
+	l.add(other.ID, "b.txt", "Lakes rest.", "")
+	if err := <-deleted; !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("deleted meanwhile: %v", err)
+	}
+	sql("COMMIT")
+	if err := l.DeleteRepository(t.Context(), r.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// Vectors of a chunk that is removed in the same moment are not stored, and those of others
+// are.
+func TestChunkGoesUnderVectors(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 2)
+	l.add(r.ID, "a.txt", "Rivers flow.", "")
+	l.add(r.ID, "b.txt", "Lakes rest.", "")
+	sql := pgtest.Session(t, l.url)
+	sql("DELETE FROM chunk_vectors", "BEGIN", "DELETE FROM chunks WHERE id = 1")
+	saved := make(chan error, 1)
+	go func() {
+		saved <- l.SaveVectors(t.Context(), r.Space, map[int64]knowledge.Vector{1: {Numbers: []float32{1, 0}}, 2: {Numbers: []float32{0, 1}}})
+	}()
+	l.awaitLock()
+	sql("COMMIT")
+	if err := <-saved; err != nil {
+		t.Error(err)
+	}
+	if n := l.count("SELECT count(*) FROM chunk_vectors"); n != 1 {
+		t.Errorf("%d vectors", n)
 	}
 }
 

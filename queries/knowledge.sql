@@ -7,11 +7,19 @@ RETURNING id;
 -- name: RepositorySetSpace :exec
 UPDATE repositories SET space_id = @space_id, updated_at = clock_timestamp() WHERE id = @id;
 
+-- name: SpacesLock :exec
+-- SpacesLock lets one transaction at a time make and drop spaces: each needs locks on
+-- several tables.
+SELECT pg_advisory_xact_lock(hashtext('chainstream knowledge spaces'));
+
 -- name: SpaceAdd :one
-SELECT knowledge_space_add(@repository_id::bigint, @model::text, @dimensions::integer)::bigint AS id;
+-- SpaceAdd does not wait for long for the table of all vectors: who stores some, waits behind it.
+SELECT knowledge_space_add(@repository_id::bigint, @model::text, @dimensions::integer)::bigint AS id
+  FROM set_config('lock_timeout', '3s', true);
 
 -- name: SpaceDrop :exec
-SELECT knowledge_space_drop(@space_id::bigint);
+-- SpaceDrop waits as SpaceAdd does.
+SELECT knowledge_space_drop(@space_id::bigint) FROM set_config('lock_timeout', '3s', true);
 
 -- name: SpaceIndex :one
 -- SpaceIndex answers the statement that makes the index of a space, "" when none is
@@ -163,8 +171,20 @@ DELETE FROM chunks WHERE document_id = @document_id AND version <> @version;
 -- name: ChunkCountWords :exec
 SELECT knowledge_count_words(@document_id::bigint, @version::integer, @sign::integer);
 
--- name: ChunkVersions :many
-SELECT DISTINCT version FROM chunks WHERE document_id = @document_id;
+-- name: ChunkForgetWords :exec
+-- ChunkForgetWords takes the words of all versions of a document but one out of those of
+-- its repository. In one go and in the order of words, as they are counted, so that two
+-- documents do not wait for each other in a circle.
+INSERT INTO repository_words AS w (repository_id, word, chunks)
+SELECT c.repository_id, u.word, -count(*)
+  FROM chunks c, LATERAL (SELECT lexeme FROM unnest(c.words) UNION ALL SELECT '') u (word)
+ WHERE c.document_id = @document_id AND c.version <> @keep::integer
+ GROUP BY c.repository_id, u.word
+ ORDER BY c.repository_id, u.word
+ON CONFLICT (repository_id, word) DO UPDATE SET chunks = w.chunks + excluded.chunks;
+
+-- name: ChunksExist :one
+SELECT EXISTS (SELECT FROM chunks WHERE document_id = @document_id AND version = @version)::boolean AS present;
 
 -- name: ChunksUnembedded :many
 SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
@@ -223,7 +243,8 @@ SELECT id FROM embedding_spaces ORDER BY id;
 SELECT r.space_id FROM repositories r JOIN documents d ON d.repository_id = r.id WHERE d.id = @document_id FOR SHARE OF r;
 
 -- name: RepositoryLock :one
-SELECT space_id FROM repositories WHERE id = @id FOR UPDATE;
+-- RepositoryLock does not keep rows that belong to the repository from being added.
+SELECT space_id FROM repositories WHERE id = @id FOR NO KEY UPDATE;
 
 -- name: VersionUnembedded :one
 -- VersionUnembedded tells whether chunks of a version have no vector in a space.
