@@ -167,12 +167,12 @@ func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors 
 	return nil
 }
 
-// storing runs a statement that stores vectors of the chunks that are there. One that is
-// removed in the same moment is not there the next time. ErrSpaceChanged says that the
-// space is gone.
+// storing runs a statement that stores vectors of the chunks that are there, and again
+// where one of them, or a space, was removed in the same moment. ErrSpaceChanged says that
+// the space is gone.
 func storing(insert func() error) error {
 	err := insert()
-	for try := 1; isCode(err, foreignKeyViolation) && try < mostTries; try++ {
+	for try := 1; (isCode(err, foreignKeyViolation) || isCode(err, deadlockDetected)) && try < mostTries; try++ {
 		err = insert()
 	}
 	if noPartition(err, "chunk_vectors") {
