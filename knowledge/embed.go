@@ -50,11 +50,12 @@ type Embedded struct {
 // Measure answers how long the vectors of a model are, by embedding one word. dimensions
 // asks for shorter ones; 0 is the model's own length.
 func Measure(ctx context.Context, e Embedding, dimensions int, retry llm.RetryPolicy) (int, error) {
-	vectors, err := Embed(ctx, e, []string{"word"}, dimensions, retry)
+	// Not as a document, whose vector may be known: the model is to be called.
+	got, err := EmbedTexts(ctx, e, []string{"word"}, EmbedOptions{Dimensions: dimensions, Retry: retry})
 	if err != nil {
 		return 0, err
 	}
-	return len(vectors[0]), nil
+	return len(got.Vectors[0]), nil
 }
 
 // Embed answers a vector of the length 1 for each text of a document, as EmbedTexts
