@@ -146,7 +146,9 @@ func (s *Server) addDocument(c echo.Context) error {
 	if _, err := s.cfg.Store.Repository(ctx, id); err != nil {
 		return err
 	}
-	upload, err := s.upload(c)
+	body := &countedBody{ReadCloser: c.Request().Body, all: &s.uploads, most: mostUploads * s.cfg.MaxUpload}
+	defer body.release()
+	upload, err := s.upload(c, body)
 	if err != nil {
 		return err
 	}
@@ -162,7 +164,14 @@ func (s *Server) addDocument(c echo.Context) error {
 	return c.JSON(http.StatusAccepted, documentViewOf(d))
 }
 
-func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
+// Bounds of documents that are sent: how many of the largest are held in memory at a time,
+// and how many parts a form has.
+const (
+	mostUploads = 8
+	mostParts   = 1000
+)
+
+func (s *Server) upload(c echo.Context, sent io.ReadCloser) (knowledge.Upload, error) {
 	header := c.Request().Header
 	if enc := header.Get(echo.HeaderContentEncoding); enc != "" && !strings.EqualFold(enc, "identity") {
 		return knowledge.Upload{}, &problem{kind: kindEncoding, detail: "Send the body without Content-Encoding."}
@@ -174,7 +183,7 @@ func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
 			return knowledge.Upload{}, &problem{kind: kindMediaType, detail: "Send multipart/form-data with the part file, or application/json."}
 		}
 	}
-	body, err := s.read(c, s.cfg.MaxUpload)
+	body, err := s.readFrom(c, sent, s.cfg.MaxUpload)
 	if err != nil {
 		return knowledge.Upload{}, err
 	}
@@ -231,7 +240,7 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 	var problems triggerReader
 	seen := make(map[string]bool)
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
-	for {
+	for parts := 0; ; {
 		part, err := form.NextRawPart()
 		if errors.Is(err, io.EOF) {
 			break
@@ -239,9 +248,8 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 		if err != nil {
 			return u, broken(err)
 		}
-		data, err := io.ReadAll(part)
-		if err != nil {
-			return u, broken(err)
+		if parts++; parts > mostParts {
+			return u, broken(errors.New("too many parts"))
 		}
 		field := part.FormName()
 		if seen[field] {
@@ -249,6 +257,14 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 			continue
 		}
 		seen[field] = true
+		var content bytes.Buffer
+		if field == "file" {
+			content.Grow(len(body)) // at once: it is nearly all of it
+		}
+		if _, err := content.ReadFrom(part); err != nil {
+			return u, broken(err)
+		}
+		data := content.Bytes()
 		switch field {
 		case "file":
 			u.Data, u.MediaType = data, part.Header.Get(echo.HeaderContentType)

@@ -178,6 +178,10 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 	if metadata == nil {
 		metadata = []byte("{}")
 	}
+	data := u.Data
+	if data == nil {
+		data = []byte{}
+	}
 	err = s.inJobTx(ctx, func(q *db.Queries, jobs queue) error {
 		found, err := q.DocumentByName(ctx, db.DocumentByNameParams{RepositoryID: repository, Name: u.Name})
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -212,7 +216,7 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 			address = &u.URL
 		}
 		if err := q.DocumentUploadInsert(ctx, db.DocumentUploadInsertParams{
-			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Url: address, Data: append([]byte{}, u.Data...),
+			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Url: address, Data: data,
 		}); err != nil {
 			return err
 		}
