@@ -67,7 +67,7 @@ func (s *Server) readFrom(c echo.Context, body io.ReadCloser, most int64) ([]byt
 	case errors.As(err, &exceeded):
 		return nil, tooLarge
 	case errors.Is(err, errCrowded):
-		return nil, &problem{kind: kindCrowded, detail: "Others send so much at the moment that there is no room for more. Try again soon.", retryAfter: busyRetry}
+		return nil, crowded()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &problem{kind: kindSlowBody, detail: fmt.Sprintf("A request must arrive within %s.", s.cfg.BodyTimeout)}
 	default:
@@ -81,17 +81,28 @@ type countedBody struct {
 	io.ReadCloser
 	all  *atomic.Int64
 	most int64
-	own  int64
+	own  int64 // that count: what was announced, or more where more has come
+	read int64
 }
 
 // errCrowded says that there are too many bytes together.
 var errCrowded = errors.New("too many bytes are on their way")
 
+func crowded() *problem {
+	return &problem{kind: kindCrowded, detail: "Others send so much at the moment that there is no room for more. Try again soon.", retryAfter: busyRetry}
+}
+
+// take lets bytes count, and tells whether there is room for them.
+func (b *countedBody) take(n int64) bool {
+	b.own += n
+	return b.all.Add(n) <= b.most
+}
+
 // Read implements io.Reader.
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.own += int64(n)
-	if b.all.Add(int64(n)) > b.most {
+	b.read += int64(n)
+	if b.read > b.own && !b.take(b.read-b.own) {
 		return n, errCrowded
 	}
 	return n, err

@@ -148,6 +148,11 @@ func (s *Server) addDocument(c echo.Context) error {
 	}
 	body := &countedBody{ReadCloser: c.Request().Body, all: &s.uploads, most: mostUploads * s.cfg.MaxUpload}
 	defer body.release()
+	// What is announced has its room or is refused before it is sent; else many who come at
+	// once would all be refused half-way.
+	if n := c.Request().ContentLength; n > 0 && n <= s.cfg.MaxUpload && !body.take(n) {
+		return crowded()
+	}
 	upload, err := s.upload(c, body)
 	if err != nil {
 		return err

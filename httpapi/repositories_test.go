@@ -242,6 +242,10 @@ func TestUploadsHaveRoom(t *testing.T) {
 			t.Errorf("%v: %s", res.header, res.body)
 		}
 	}
+	// So is what was not announced.
+	req := a.request(call{method: "POST", path: repositories + "/1/documents", body: body})
+	req.ContentLength = -1
+	a.send(req).want(http.StatusServiceUnavailable)
 	a.server.HoldUploads(-1)
 	send().want(http.StatusAccepted)
 	if held := a.server.HoldUploads(0); held != others-1 {
