@@ -25,6 +25,29 @@ func (q *Queries) ChunkCountWords(ctx context.Context, arg ChunkCountWordsParams
 	return err
 }
 
+const chunkForgetWords = `-- name: ChunkForgetWords :exec
+INSERT INTO repository_words AS w (repository_id, word, chunks)
+SELECT c.repository_id, u.word, -count(*)
+  FROM chunks c, LATERAL (SELECT lexeme FROM unnest(c.words) UNION ALL SELECT '') u (word)
+ WHERE c.document_id = $1 AND c.version <> $2::integer
+ GROUP BY c.repository_id, u.word
+ ORDER BY c.repository_id, u.word
+ON CONFLICT (repository_id, word) DO UPDATE SET chunks = w.chunks + excluded.chunks
+`
+
+type ChunkForgetWordsParams struct {
+	DocumentID int64
+	Keep       int32
+}
+
+// ChunkForgetWords takes the words of all versions of a document but one out of those of
+// its repository. In one go and in the order of words, as they are counted, so that two
+// documents do not wait for each other in a circle.
+func (q *Queries) ChunkForgetWords(ctx context.Context, arg ChunkForgetWordsParams) error {
+	_, err := q.db.Exec(ctx, chunkForgetWords, arg.DocumentID, arg.Keep)
+	return err
+}
+
 const chunkGet = `-- name: ChunkGet :one
 SELECT c.id, c.repository_id, c.document_id, c.version, c.ordinal, c.headings, c.text, c.page, c.tokens, d.name AS document_name
   FROM chunks c
@@ -122,30 +145,6 @@ func (q *Queries) ChunkNeighbours(ctx context.Context, arg ChunkNeighboursParams
 	return items, nil
 }
 
-const chunkVersions = `-- name: ChunkVersions :many
-SELECT DISTINCT version FROM chunks WHERE document_id = $1
-`
-
-func (q *Queries) ChunkVersions(ctx context.Context, documentID int64) ([]int32, error) {
-	rows, err := q.db.Query(ctx, chunkVersions, documentID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []int32
-	for rows.Next() {
-		var version int32
-		if err := rows.Scan(&version); err != nil {
-			return nil, err
-		}
-		items = append(items, version)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const chunkVersionsDelete = `-- name: ChunkVersionsDelete :exec
 DELETE FROM chunks WHERE document_id = $1 AND version <> $2
 `
@@ -159,6 +158,22 @@ type ChunkVersionsDeleteParams struct {
 func (q *Queries) ChunkVersionsDelete(ctx context.Context, arg ChunkVersionsDeleteParams) error {
 	_, err := q.db.Exec(ctx, chunkVersionsDelete, arg.DocumentID, arg.Version)
 	return err
+}
+
+const chunksExist = `-- name: ChunksExist :one
+SELECT EXISTS (SELECT FROM chunks WHERE document_id = $1 AND version = $2)::boolean AS present
+`
+
+type ChunksExistParams struct {
+	DocumentID int64
+	Version    int32
+}
+
+func (q *Queries) ChunksExist(ctx context.Context, arg ChunksExistParams) (bool, error) {
+	row := q.db.QueryRow(ctx, chunksExist, arg.DocumentID, arg.Version)
+	var present bool
+	err := row.Scan(&present)
+	return present, err
 }
 
 const chunksInsert = `-- name: ChunksInsert :exec
@@ -294,13 +309,17 @@ func (q *Queries) DocumentByName(ctx context.Context, arg DocumentByNameParams) 
 }
 
 const documentChanges = `-- name: DocumentChanges :many
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+SELECT pg_current_snapshot()::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
        clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
   FROM repositories r
   LEFT JOIN LATERAL (
-        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= ($1::text)::xid8
+        SELECT d.id, false AS deleted, d.changed FROM documents d
+         WHERE d.repository_id = r.id AND d.changed >= pg_snapshot_xmin(($1::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(d.changed, ($1::text)::pg_snapshot)
         UNION ALL
-        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= ($1::text)::xid8) c ON true
+        SELECT g.document_id, true, g.changed FROM document_deletions g
+         WHERE g.repository_id = r.id AND g.changed >= pg_snapshot_xmin(($1::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(g.changed, ($1::text)::pg_snapshot)) c ON true
  WHERE r.id = $2
  ORDER BY c.changed, c.id
 `
@@ -319,8 +338,8 @@ type DocumentChangesRow struct {
 }
 
 // DocumentChanges answers which documents of a repository have changed, or are gone, by
-// transactions from one on: a row for each, or one without an id; no row when there is no
-// such repository. cursor is the transaction to ask from next.
+// transactions that a snapshot did not see: a row for each, or one without an id; no row
+// when there is no such repository. cursor is the snapshot to ask from next.
 func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams) ([]DocumentChangesRow, error) {
 	rows, err := q.db.Query(ctx, documentChanges, arg.Since, arg.RepositoryID)
 	if err != nil {
@@ -345,6 +364,26 @@ func (q *Queries) DocumentChanges(ctx context.Context, arg DocumentChangesParams
 		return nil, err
 	}
 	return items, nil
+}
+
+const documentDelay = `-- name: DocumentDelay :execrows
+UPDATE documents SET error = $1::text, updated_at = clock_timestamp()
+ WHERE id = $2 AND uploaded = $3 AND status = 'processing'
+`
+
+type DocumentDelayParams struct {
+	Reason  string
+	ID      int64
+	Version int32
+}
+
+// DocumentDelay notes why a try has failed that is not the last one.
+func (q *Queries) DocumentDelay(ctx context.Context, arg DocumentDelayParams) (int64, error) {
+	result, err := q.db.Exec(ctx, documentDelay, arg.Reason, arg.ID, arg.Version)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const documentDelete = `-- name: DocumentDelete :one
@@ -596,7 +635,7 @@ func (q *Queries) DocumentPage(ctx context.Context, arg DocumentPageParams) ([]D
 }
 
 const documentProgress = `-- name: DocumentProgress :execrows
-UPDATE documents SET progress = greatest(progress, $1::integer), updated_at = clock_timestamp()
+UPDATE documents SET progress = greatest(progress, $1::integer), error = NULL, updated_at = clock_timestamp()
  WHERE id = $2 AND uploaded = $3 AND status = 'processing'
 `
 
@@ -606,6 +645,7 @@ type DocumentProgressParams struct {
 	Version int32
 }
 
+// DocumentProgress also forgets why an earlier try has failed.
 func (q *Queries) DocumentProgress(ctx context.Context, arg DocumentProgressParams) (int64, error) {
 	result, err := q.db.Exec(ctx, documentProgress, arg.Percent, arg.ID, arg.Version)
 	if err != nil {
@@ -1105,30 +1145,15 @@ func (q *Queries) RepositoryInsert(ctx context.Context, arg RepositoryInsertPara
 }
 
 const repositoryLock = `-- name: RepositoryLock :one
-SELECT space_id FROM repositories WHERE id = $1 FOR UPDATE
+SELECT space_id FROM repositories WHERE id = $1 FOR NO KEY UPDATE
 `
 
+// RepositoryLock does not keep rows that belong to the repository from being added.
 func (q *Queries) RepositoryLock(ctx context.Context, id int64) (*int64, error) {
 	row := q.db.QueryRow(ctx, repositoryLock, id)
 	var space_id *int64
 	err := row.Scan(&space_id)
 	return space_id, err
-}
-
-const repositoryNameTaken = `-- name: RepositoryNameTaken :one
-SELECT EXISTS (SELECT FROM repositories WHERE name = $1 AND id <> $2)::boolean AS taken
-`
-
-type RepositoryNameTakenParams struct {
-	Name string
-	ID   int64
-}
-
-func (q *Queries) RepositoryNameTaken(ctx context.Context, arg RepositoryNameTakenParams) (bool, error) {
-	row := q.db.QueryRow(ctx, repositoryNameTaken, arg.Name, arg.ID)
-	var taken bool
-	err := row.Scan(&taken)
-	return taken, err
 }
 
 const repositoryPage = `-- name: RepositoryPage :many
@@ -1273,6 +1298,7 @@ func (q *Queries) RepositoryUpdate(ctx context.Context, arg RepositoryUpdatePara
 
 const spaceAdd = `-- name: SpaceAdd :one
 SELECT knowledge_space_add($1::bigint, $2::text, $3::integer)::bigint AS id
+  FROM set_config('lock_timeout', '3s', true)
 `
 
 type SpaceAddParams struct {
@@ -1281,6 +1307,7 @@ type SpaceAddParams struct {
 	Dimensions   int32
 }
 
+// SpaceAdd does not wait for long for the table of all vectors: who stores some, waits behind it.
 func (q *Queries) SpaceAdd(ctx context.Context, arg SpaceAddParams) (int64, error) {
 	row := q.db.QueryRow(ctx, spaceAdd, arg.RepositoryID, arg.Model, arg.Dimensions)
 	var id int64
@@ -1310,9 +1337,10 @@ func (q *Queries) SpaceComplete(ctx context.Context, arg SpaceCompleteParams) (b
 }
 
 const spaceDrop = `-- name: SpaceDrop :exec
-SELECT knowledge_space_drop($1::bigint)
+SELECT knowledge_space_drop($1::bigint) FROM set_config('lock_timeout', '3s', true)
 `
 
+// SpaceDrop waits as SpaceAdd does.
 func (q *Queries) SpaceDrop(ctx context.Context, spaceID int64) error {
 	_, err := q.db.Exec(ctx, spaceDrop, spaceID)
 	return err
@@ -1530,6 +1558,17 @@ func (q *Queries) SpacesInUse(ctx context.Context, repositories []int64) ([]Spac
 		return nil, err
 	}
 	return items, nil
+}
+
+const spacesLock = `-- name: SpacesLock :exec
+SELECT pg_advisory_xact_lock(hashtext('chainstream knowledge spaces'))
+`
+
+// SpacesLock lets one transaction at a time make and drop spaces: each needs locks on
+// several tables.
+func (q *Queries) SpacesLock(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, spacesLock)
+	return err
 }
 
 const vectorsInsert = `-- name: VectorsInsert :exec

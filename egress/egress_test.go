@@ -85,6 +85,10 @@ func TestFetch(t *testing.T) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte("<p>Text"))
 	})
+	mux.HandleFunc("/latin", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", `Text/Plain; charset="ISO-8859-1"; x=y`)
+		_, _ = w.Write([]byte("caf\xe9"))
+	})
 	for _, code := range []int{404, 429, 503} {
 		mux.HandleFunc("/"+http.StatusText(code)[:3], func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
 	}
@@ -120,6 +124,9 @@ func TestFetch(t *testing.T) {
 		if got, err := fetch(t, f, server.URL+path); err != nil || string(got.Data) != "<p>Text" || got.MediaType != "text/html" {
 			t.Errorf("%s: %+v, %v", path, got, err)
 		}
+	}
+	if got, err := fetch(t, f, server.URL+"/latin"); err != nil || string(got.Data) != "caf\xe9" || got.MediaType != "text/plain; charset=ISO-8859-1" {
+		t.Errorf("/latin: %+v, %v", got, err)
 	}
 	for path, want := range map[string]struct {
 		text    string

@@ -46,7 +46,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Fetched is what was there.
 type Fetched struct {
 	Data      []byte
-	MediaType string
+	MediaType string // with its charset, unless that is UTF-8
 }
 
 // mostHops bounds redirects.
@@ -143,11 +143,20 @@ func (f *Fetcher) Fetch(ctx context.Context, address string) (Fetched, error) {
 	if int64(len(data)) > f.most {
 		return Fetched{}, f.tooLarge()
 	}
-	mediaType, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	return Fetched{Data: data, MediaType: mediaType(res.Header.Get("Content-Type"))}, nil
+}
+
+// mediaType answers what a Content-Type says, "" where it cannot be read: then the content
+// tells.
+func mediaType(header string) string {
+	name, params, err := mime.ParseMediaType(header)
 	if err != nil {
-		mediaType = "" // the content tells
+		return ""
 	}
-	return Fetched{Data: data, MediaType: mediaType}, nil
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return mime.FormatMediaType(name, map[string]string{"charset": charset})
+	}
+	return name
 }
 
 func (f *Fetcher) tooLarge() error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -48,24 +49,66 @@ func (s *Server) body(c echo.Context, accepted ...media) ([]byte, media, error) 
 // read reads the body up to a limit. A body that is announced as larger is
 // refused before it is sent.
 func (s *Server) read(c echo.Context, most int64) ([]byte, error) {
-	req := c.Request()
+	return s.readFrom(c, c.Request().Body, most)
+}
+
+// readFrom is read for what stands for the body. It must not take its place in the request,
+// where net/http looks whether there is more to come.
+func (s *Server) readFrom(c echo.Context, body io.ReadCloser, most int64) ([]byte, error) {
 	tooLarge := &problem{kind: kindTooLarge, detail: "A body may have up to " + bytesInWords(most) + "."}
-	if req.ContentLength > most {
+	if c.Request().ContentLength > most {
 		return nil, tooLarge
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), req.Body, most))
+	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), body, most))
 	var exceeded *http.MaxBytesError
 	switch {
 	case err == nil:
 		return data, nil
 	case errors.As(err, &exceeded):
 		return nil, tooLarge
+	case errors.Is(err, errCrowded):
+		return nil, crowded()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &problem{kind: kindSlowBody, detail: fmt.Sprintf("A request must arrive within %s.", s.cfg.BodyTimeout)}
 	default:
 		return nil, &problem{kind: kindMalformedBody, detail: "The body ended before it was complete.", cause: err}
 	}
 }
+
+// countedBody is a body whose bytes count, together with those of others, until they are
+// released.
+type countedBody struct {
+	io.ReadCloser
+	all  *atomic.Int64
+	most int64
+	own  int64 // that count: what was announced, or more where more has come
+	read int64
+}
+
+// errCrowded says that there are too many bytes together.
+var errCrowded = errors.New("too many bytes are on their way")
+
+func crowded() *problem {
+	return &problem{kind: kindCrowded, detail: "Others send so much at the moment that there is no room for more. Try again soon.", retryAfter: busyRetry}
+}
+
+// take lets bytes count, and tells whether there is room for them.
+func (b *countedBody) take(n int64) bool {
+	b.own += n
+	return b.all.Add(n) <= b.most
+}
+
+// Read implements io.Reader.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if b.read > b.own && !b.take(b.read-b.own) {
+		return n, errCrowded
+	}
+	return n, err
+}
+
+func (b *countedBody) release() { b.all.Add(-b.own) }
 
 // bytesInWords is a bound as people read it: large ones in MiB too, rounded down.
 func bytesInWords(n int64) string {

@@ -77,13 +77,9 @@ func (s *Server) listBudgets(c echo.Context) error {
 
 // setBudget is PUT /api/v1/budgets: one budget for each scope and period.
 func (s *Server) setBudget(c echo.Context) error {
-	body, _, err := s.body(c, mediaJSON)
+	r, err := s.readObject(c)
 	if err != nil {
 		return err
-	}
-	r := &triggerReader{}
-	if err := json.Unmarshal(body, &r.fields); err != nil || r.fields == nil {
-		return invalid("The body must be an object.", problemError{Detail: "must be an object", Code: chain.CodeWrongType})
 	}
 	b := r.budget()
 	if len(r.problems) > 0 {
@@ -118,10 +114,10 @@ func (r *triggerReader) budget() (b executor.Budget) {
 	if b.Period = r.text("period"); !slices.Contains(executor.Periods(), b.Period) {
 		r.add("/period", chain.CodeInvalid, "must be one of "+strings.Join(executor.Periods(), ", "))
 	}
-	if raw, ok := r.fields["limitUsd"]; ok && string(raw) != "null" {
+	if raw, ok := r.field("limitUsd"); ok {
 		b.LimitUSD = r.amount("/limitUsd", raw)
 	}
-	if raw, ok := r.fields["limitTokens"]; ok && string(raw) != "null" {
+	if raw, ok := r.field("limitTokens"); ok {
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		if err != nil || n < 0 || n > 1<<53 {
 			r.add("/limitTokens", chain.CodeOutOfRange, "must be a whole number from 0 on")

@@ -146,7 +146,14 @@ func (s *Server) addDocument(c echo.Context) error {
 	if _, err := s.cfg.Store.Repository(ctx, id); err != nil {
 		return err
 	}
-	upload, err := s.upload(c)
+	body := &countedBody{ReadCloser: c.Request().Body, all: &s.uploads, most: mostUploads * s.cfg.MaxUpload}
+	defer body.release()
+	// What is announced has its room or is refused before it is sent; else many who come at
+	// once would all be refused half-way.
+	if n := c.Request().ContentLength; n > 0 && n <= s.cfg.MaxUpload && !body.take(n) {
+		return crowded()
+	}
+	upload, err := s.upload(c, body)
 	if err != nil {
 		return err
 	}
@@ -162,7 +169,14 @@ func (s *Server) addDocument(c echo.Context) error {
 	return c.JSON(http.StatusAccepted, documentViewOf(d))
 }
 
-func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
+// Bounds of documents that are sent: how many of the largest are held in memory at a time,
+// and how many parts a form has.
+const (
+	mostUploads = 8
+	mostParts   = 1000
+)
+
+func (s *Server) upload(c echo.Context, sent io.ReadCloser) (knowledge.Upload, error) {
 	header := c.Request().Header
 	if enc := header.Get(echo.HeaderContentEncoding); enc != "" && !strings.EqualFold(enc, "identity") {
 		return knowledge.Upload{}, &problem{kind: kindEncoding, detail: "Send the body without Content-Encoding."}
@@ -174,7 +188,7 @@ func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
 			return knowledge.Upload{}, &problem{kind: kindMediaType, detail: "Send multipart/form-data with the part file, or application/json."}
 		}
 	}
-	body, err := s.read(c, s.cfg.MaxUpload)
+	body, err := s.readFrom(c, sent, s.cfg.MaxUpload)
 	if err != nil {
 		return knowledge.Upload{}, err
 	}
@@ -189,12 +203,12 @@ func (s *Server) upload(c echo.Context) (knowledge.Upload, error) {
 		return knowledge.Upload{}, err
 	}
 	u := knowledge.Upload{Data: []byte(r.free("text", len(body)))}
-	if r.fields["url"] != nil {
+	if _, ok := r.field("url"); ok {
 		r.address(&u)
 	} else if u.Name = r.line("name", mostName); strings.TrimSpace(string(u.Data)) == "" {
 		r.add("/text", chain.CodeRequired, "must not be empty")
 	}
-	r.readMetadata(&u)
+	u.Metadata = r.metadata()
 	r.surplus("name", "text", "url", "metadata")
 	if len(r.problems) > 0 {
 		return knowledge.Upload{}, inputProblem(r.problems)
@@ -212,17 +226,10 @@ func (r *triggerReader) address(u *knowledge.Upload) {
 	if len(u.Data) > 0 {
 		r.add("/text", chain.CodeInvalid, "goes not together with url")
 	}
-	if r.fields["name"] != nil {
+	if _, ok := r.field("name"); ok {
 		u.Name = r.line("name", mostName)
 	} else if u.Name = u.URL; utf8.RuneCountInString(u.Name) > mostName {
 		r.add("/name", chain.CodeRequired, "is needed, because the address is too long to be one")
-	}
-}
-
-func (r *triggerReader) readMetadata(u *knowledge.Upload) {
-	r.metadata()
-	if raw, ok := r.fields["metadata"]; ok && string(raw) != "null" {
-		u.Metadata = raw
 	}
 }
 
@@ -238,7 +245,7 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 	var problems triggerReader
 	seen := make(map[string]bool)
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
-	for {
+	for parts := 0; ; {
 		part, err := form.NextRawPart()
 		if errors.Is(err, io.EOF) {
 			break
@@ -246,9 +253,8 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 		if err != nil {
 			return u, broken(err)
 		}
-		data, err := io.ReadAll(part)
-		if err != nil {
-			return u, broken(err)
+		if parts++; parts > mostParts {
+			return u, broken(errors.New("too many parts"))
 		}
 		field := part.FormName()
 		if seen[field] {
@@ -256,6 +262,14 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 			continue
 		}
 		seen[field] = true
+		var content bytes.Buffer
+		if field == "file" {
+			content.Grow(len(body)) // at once: it is nearly all of it
+		}
+		if _, err := content.ReadFrom(part); err != nil {
+			return u, broken(err)
+		}
+		data := content.Bytes()
 		switch field {
 		case "file":
 			u.Data, u.MediaType = data, part.Header.Get(echo.HeaderContentType)
@@ -272,7 +286,7 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 				return u, err
 			}
 			problems.fields = map[string]json.RawMessage{"metadata": data}
-			problems.readMetadata(&u)
+			u.Metadata = problems.metadata()
 		default:
 			problems.add("/"+pointerEscaper.Replace(strings.ToValidUTF8(field, "\uFFFD")), chain.CodeUnknownField, "there is no such part; there are file, name, metadata")
 		}

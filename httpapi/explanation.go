@@ -29,7 +29,7 @@ type vectorSideView struct {
 type queryView struct {
 	Model      string   `json:"model"`
 	Dimensions int      `json:"dimensions"`
-	Parts      []string `json:"parts"`  // several when it was longer than the model takes: their mean was searched for
+	Parts      []string `json:"parts"`  // several of a long query: each was searched for
 	Cached     bool     `json:"cached"` // its vector was known
 	Tokens     int64    `json:"tokens"` // that the model was given now
 	Error      string   `json:"error,omitempty"`

@@ -88,3 +88,7 @@ func Routes(s *Server) ([]Route, error) {
 	}
 	return list, nil
 }
+
+// HoldUploads lets bytes count as those of documents that are on their way, and answers how
+// many there are.
+func (s *Server) HoldUploads(bytes int64) int64 { return s.uploads.Add(bytes) }

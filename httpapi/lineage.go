@@ -50,18 +50,13 @@ func (s *Server) derive(c echo.Context, origin executor.Origin, read func(*trigg
 	// Two executions may be retried with equal bodies: the key names one of them.
 	scope := string(origin) + " " + strconv.FormatInt(id, 10) + " "
 	return s.start(c, scope, body, func(ctx context.Context) (executor.Trigger, error) {
-		r := &triggerReader{}
-		if err := json.Unmarshal(body, &r.fields); err != nil || r.fields == nil {
-			return executor.Trigger{}, invalid("The body must be an object.", problemError{Detail: "must be an object", Code: chain.CodeWrongType})
+		r, err := requestObject(body)
+		if err != nil {
+			return executor.Trigger{}, err
 		}
 		d := executor.Derivation{Parent: id, Origin: origin}
 		read(r, &d)
-		r.metadata()
-		d.Limits = r.limits()
-		d.Cache = r.cache()
-		if m := r.fields["metadata"]; m != nil && string(m) != "null" {
-			d.Metadata = m
-		}
+		d.Metadata, d.Limits, d.Cache = r.metadata(), r.limits(), r.cache()
 		t, err := s.cfg.Runner.Derive(ctx, d)
 		list, ok := isProblems(err)
 		if err != nil && !ok {
@@ -93,8 +88,8 @@ func (s *Server) optionalBody(c echo.Context) ([]byte, error) {
 // prompt reads which prompt is meant: a number is an id, a string an id, a slug
 // or a name.
 func (r *triggerReader) prompt() string {
-	raw, ok := r.fields["fromPrompt"]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field("fromPrompt")
+	if !ok {
 		return ""
 	}
 	var name string
@@ -111,8 +106,8 @@ func (r *triggerReader) prompt() string {
 // models reads which models stand in for those of the chain: one for all prompts
 // that run, or an object from slug to model.
 func (r *triggerReader) models() (all string, single map[string]string) {
-	raw, ok := r.fields["model"]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field("model")
+	if !ok {
 		return "", nil
 	}
 	if json.Unmarshal(raw, &all) == nil && all != "" {

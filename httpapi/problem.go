@@ -61,6 +61,7 @@ var (
 	kindUnavailable     = kind{"unavailable", http.StatusServiceUnavailable, "The database cannot be reached"}
 	kindStopping        = kind{"stopping", http.StatusServiceUnavailable, "The server is shutting down"}
 	kindFull            = kind{"storage_full", http.StatusInsufficientStorage, "The database has no room left"}
+	kindCrowded         = kind{"too_many_uploads", http.StatusServiceUnavailable, "Too many uploads are under way"}
 	kindOverloaded      = kind{"too_many_streams", http.StatusServiceUnavailable, "Too many streams are open"}
 )
 
@@ -70,7 +71,7 @@ func kinds() []kind {
 		kindMalformedBody, kindBadParameter, kindBadCursor, kindHost, kindOrigin, kindNotFound, kindNoChain,
 		kindNoExecution, kindNoBudget, kindNoRepository, kindNoDocument, kindNoChunk, kindMethod, kindSlowBody, kindChainExists, kindRepoExists, kindFinished, kindRunning, kindCompleted, kindGone, kindResultsGone,
 		kindTooLarge, kindMediaType, kindEncoding, kindInvalidDocument, kindInvalidRequest, kindKeyReused,
-		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindOverloaded, kindFull,
+		kindQueueFull, kindInternal, kindUnavailable, kindStopping, kindCrowded, kindOverloaded, kindFull,
 	}
 }
 
@@ -267,7 +268,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	if p.kind == kindEncoding {
 		res.Header().Set(echo.HeaderAcceptEncoding, "identity")
 	}
-	if p.kind == kindTooLarge || p.kind == kindSlowBody {
+	if p.kind == kindTooLarge || p.kind == kindSlowBody || p.kind == kindCrowded {
 		res.Header().Set(echo.HeaderConnection, "close")
 	}
 	h := res.Header()

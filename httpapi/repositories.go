@@ -222,8 +222,8 @@ func (r *triggerReader) repository(model string) (out knowledge.Repository) {
 
 // free reads a text of bounded length that may be missing.
 func (r *triggerReader) free(name string, most int) (text string) {
-	raw, ok := r.fields[name]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field(name)
+	if !ok {
 		return ""
 	}
 	if err := json.Unmarshal(raw, &text); err != nil {
@@ -259,8 +259,8 @@ func notALine(text string) string {
 
 // number reads a whole number that may be missing.
 func (r *triggerReader) number(name string, least, most, missing int) int {
-	raw, ok := r.fields[name]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field(name)
+	if !ok {
 		return missing
 	}
 	n, err := strconv.Atoi(string(raw))

@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -141,6 +142,9 @@ func TestRepositories(t *testing.T) {
 		t.Errorf("the same file again: %v", d)
 	}
 
+	// Null is as good as nothing.
+	post(documents, `{"name":"birds.txt","text":"Pelicans eat fish.","url":null,"metadata":{"kind":"note"}}`).want(http.StatusOK)
+
 	first := func(extra string) map[string]any {
 		t.Helper()
 		got := post(repositories+"/search", `{"repositories":[1],"query":"what do pelicans eat?"`+extra+`}`).want(http.StatusOK).object()
@@ -210,6 +214,42 @@ func TestUploadTooLarge(t *testing.T) {
 		if got := answer.object()["detail"]; got != want {
 			t.Errorf("with %d bytes: %q, want %q", most, got, want)
 		}
+	}
+}
+
+// Who sends so many parts that hardly anything else is read is stopped.
+func TestTooManyParts(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	body, media := form(t, slices.Repeat([][3]string{{"x", "", ""}}, 1001)...)
+	a.do(call{method: "POST", path: repositories + "/1/documents", media: media, body: body}).want(http.StatusBadRequest)
+}
+
+// What is being sent is bounded, all together, and makes room when it has ended.
+func TestUploadsHaveRoom(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{config: func(c *httpapi.Config) { c.MaxUpload = 1000 }})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	const body = `{"name":"a.txt","text":"Pelicans eat fish."}`
+	send := func() answer {
+		return a.do(call{method: "POST", path: repositories + "/1/documents", body: body})
+	}
+	others := int64(8*1000 - len(body) + 1)
+	a.server.HoldUploads(others)
+	for range 2 {
+		if res := send().want(http.StatusServiceUnavailable); res.header.Get("Retry-After") == "" || !strings.Contains(string(res.body), "too_many_uploads") {
+			t.Errorf("%v: %s", res.header, res.body)
+		}
+	}
+	// So is what was not announced.
+	req := a.request(call{method: "POST", path: repositories + "/1/documents", body: body})
+	req.ContentLength = -1
+	a.send(req).want(http.StatusServiceUnavailable)
+	a.server.HoldUploads(-1)
+	send().want(http.StatusAccepted)
+	if held := a.server.HoldUploads(0); held != others-1 {
+		t.Errorf("%d bytes are held, not the %d of others", held, others-1)
 	}
 }
 

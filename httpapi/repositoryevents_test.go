@@ -160,7 +160,7 @@ func TestRepositoryEvents(t *testing.T) {
 	}
 
 	// An id that is too old, or of another database, says so; one that is none is refused.
-	for _, old := range []string{"1-1", fmt.Sprintf("99999999999-%s", strings.SplitN(last, "-", 2)[1])} {
+	for _, old := range []string{"1:1:-1", fmt.Sprintf("99999999999:99999999999:-%s", strings.SplitN(last, "-", 2)[1])} {
 		f := a.open(call{path: path, header: map[string]string{"Last-Event-ID": old}})
 		if c := f.change(); c.event != "documents-reset" {
 			t.Errorf("%s: it began with %+v", old, c)
@@ -170,7 +170,7 @@ func TestRepositoryEvents(t *testing.T) {
 		}
 		f.close()
 	}
-	for header, want := range map[string]int{"x": 400, "-1-1": 400, "7": 400} {
+	for header, want := range map[string]int{"x": 400, "-1-1": 400, "7": 400, "7-1": 400, "0:1:-1": 400, "7:6:-1": 400, "7:9:9-1": 400, "7:9:8,7-1": 400, "7:9:8,-1": 400, "7:9:8:-1": 400} {
 		if res := a.do(call{path: path, header: map[string]string{"Last-Event-ID": header}}); res.status != want {
 			t.Errorf("%q: %d", header, res.status)
 		}

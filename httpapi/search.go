@@ -196,7 +196,7 @@ func (r *triggerReader) search() (q searchRequest) {
 	q.Limit = r.number("limit", 1, mostPassages, defaultPassages)
 	q.PerDocument = r.number("perDocument", 1, mostOfOneDocument, 0)
 	q.Neighbours = r.number("neighbours", 0, mostNeighbours, 0)
-	if raw, ok := r.fields["threshold"]; ok && string(raw) != "null" {
+	if raw, ok := r.field("threshold"); ok {
 		if err := json.Unmarshal(raw, &q.Threshold); err != nil || q.Threshold < 0 || q.Threshold > 1 {
 			r.add("/threshold", chain.CodeOutOfRange, "must be a number from 0 to 1")
 		}
@@ -206,7 +206,7 @@ func (r *triggerReader) search() (q searchRequest) {
 	}
 	q.maxTokens = r.number("maxTokens", 1, mostContextTokens, 0)
 	q.counter = r.free("model", mostName)
-	if raw, ok := r.fields["explain"]; ok && json.Unmarshal(raw, &q.explain) != nil {
+	if raw, ok := r.field("explain"); ok && json.Unmarshal(raw, &q.explain) != nil {
 		r.add("/explain", chain.CodeWrongType, "must be true or false")
 	}
 	r.surplus("repositories", "query", "search", "limit", "threshold", "perDocument", "neighbours", "filter", "maxTokens", "model", "explain")

@@ -180,6 +180,7 @@ type Server struct {
 	metrics  *metrics
 	known    map[string]bool // patterns of the routes
 	streams  *streams
+	uploads  atomic.Int64 // bytes of documents that are on their way into the database
 	feeds    feeds
 	draining atomic.Bool
 	leaving  chan struct{} // closed when the HTTP server shuts down

@@ -168,15 +168,14 @@ func (s *Server) ended(ctx context.Context, id int64) bool {
 // readTrigger reads the body of a trigger and reports everything that is wrong
 // with it: unknown fields are as wrong as missing ones.
 func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
-		return executor.Trigger{}, invalid("The body must be an object.", problemError{Detail: "must be an object", Code: chain.CodeWrongType})
+	r, err := requestObject(body)
+	if err != nil {
+		return executor.Trigger{}, err
 	}
-	r := &triggerReader{fields: fields}
 	id, name := r.chain()
 	version := r.version()
 	inputs := r.object("inputs")
-	r.metadata()
+	metadata := r.metadata()
 	l := r.limits()
 	priority := r.priority()
 	cache := r.cache()
@@ -198,12 +197,9 @@ func (s *Server) readTrigger(ctx context.Context, body []byte) (executor.Trigger
 	if err := s.runnable(ctx, limited(v.Chain, l)); err != nil {
 		return executor.Trigger{}, err
 	}
-	t := executor.Trigger{Version: v, Inputs: checked, Limits: l, Priority: priority}
+	t := executor.Trigger{Version: v, Inputs: checked, Metadata: metadata, Limits: l, Priority: priority}
 	if cache != nil {
 		t.Cache = *cache
-	}
-	if m := fields["metadata"]; m != nil && string(m) != "null" {
-		t.Metadata = m
 	}
 	return t, nil
 }
@@ -229,6 +225,12 @@ func (s *Server) runnable(ctx context.Context, c *chain.Chain) error {
 type triggerReader struct {
 	fields   map[string]json.RawMessage
 	problems chain.Problems
+}
+
+// field answers a field; false when it is missing or null.
+func (r *triggerReader) field(name string) (json.RawMessage, bool) {
+	raw, ok := r.fields[name]
+	return raw, ok && string(raw) != "null"
 }
 
 func (r *triggerReader) add(pointer, code, detail string) {
@@ -261,16 +263,22 @@ func (r *triggerReader) chain() (id int64, name string) {
 // maxMetadata bounds what lists of executions repeat, in bytes.
 const maxMetadata = 16 << 10
 
-func (r *triggerReader) metadata() {
-	r.object("metadata")
-	if n := len(r.fields["metadata"]); n > maxMetadata {
-		r.add("/metadata", chain.CodeTooLarge, fmt.Sprintf("has %d bytes, more than %d", n, maxMetadata))
+// metadata reads an object of bounded size; nil when it is missing.
+func (r *triggerReader) metadata() json.RawMessage {
+	raw, ok := r.field("metadata")
+	if !ok {
+		return nil
 	}
+	r.members("/metadata", raw)
+	if len(raw) > maxMetadata {
+		r.add("/metadata", chain.CodeTooLarge, fmt.Sprintf("has %d bytes, more than %d", len(raw), maxMetadata))
+	}
+	return raw
 }
 
 func (r *triggerReader) version() int {
-	raw, ok := r.fields["version"]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field("version")
+	if !ok {
 		return 0
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 32)
@@ -281,8 +289,8 @@ func (r *triggerReader) version() int {
 }
 
 func (r *triggerReader) priority() int {
-	raw, ok := r.fields["priority"]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field("priority")
+	if !ok {
 		return 0
 	}
 	n, err := strconv.Atoi(string(raw))
@@ -298,8 +306,8 @@ var cacheModes = map[string]executor.CacheMode{"on": executor.CacheOn, "refresh"
 
 // cache reads how the response cache is used; nil when the request leaves it open.
 func (r *triggerReader) cache() *executor.CacheMode {
-	raw, ok := r.fields["cache"]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field("cache")
+	if !ok {
 		return nil
 	}
 	var word string
@@ -314,8 +322,8 @@ func (r *triggerReader) cache() *executor.CacheMode {
 
 // object reads a field that is an object or missing.
 func (r *triggerReader) object(name string) map[string]json.RawMessage {
-	raw, ok := r.fields[name]
-	if !ok || string(raw) == "null" {
+	raw, ok := r.field(name)
+	if !ok {
 		return nil
 	}
 	return r.members("/"+name, raw)

@@ -13,8 +13,9 @@ import (
 	"github.com/chainstream/chainstream/llm"
 )
 
-// DefaultEmbedTimeout bounds one call of an embedding model.
-const DefaultEmbedTimeout = 2 * time.Minute
+// DefaultEmbedTimeout bounds one call of an embedding model. Who embeds documents has a
+// minute for a turn.
+const DefaultEmbedTimeout = 45 * time.Second
 
 // EmbeddingCall is one call of an embedding model, and how it ended.
 type EmbeddingCall struct {
@@ -49,11 +50,12 @@ type Embedded struct {
 // Measure answers how long the vectors of a model are, by embedding one word. dimensions
 // asks for shorter ones; 0 is the model's own length.
 func Measure(ctx context.Context, e Embedding, dimensions int, retry llm.RetryPolicy) (int, error) {
-	vectors, err := Embed(ctx, e, []string{"word"}, dimensions, retry)
+	// Not as a document, whose vector may be known: the model is to be called.
+	got, err := EmbedTexts(ctx, e, []string{"word"}, EmbedOptions{Dimensions: dimensions, Retry: retry})
 	if err != nil {
 		return 0, err
 	}
-	return len(vectors[0]), nil
+	return len(got.Vectors[0]), nil
 }
 
 // Embed answers a vector of the length 1 for each text of a document, as EmbedTexts
@@ -136,15 +138,23 @@ func (b *batches) all(ctx context.Context, places []int) error {
 		b.usage.OutputTokens += part.usage.OutputTokens
 		b.usage.Estimated = b.usage.Estimated || part.usage.Estimated
 	}()
-	for from := 0; from < len(part.texts); {
-		to := part.end(from)
-		if err := part.embed(ctx, from, to); err != nil {
-			return err
-		}
-		from = to
+	if err := part.between(ctx, 0, len(part.texts)); err != nil {
+		return err
 	}
 	for k, i := range places {
 		b.vectors[i], b.cut[i] = part.vectors[k], b.cut[i] || part.cut[k]
+	}
+	return nil
+}
+
+// between embeds the texts from one to another.
+func (b *batches) between(ctx context.Context, from, to int) error {
+	for from < to {
+		end := min(b.end(from), to)
+		if err := b.embed(ctx, from, end); err != nil {
+			return err
+		}
+		from = end
 	}
 	return nil
 }
@@ -221,7 +231,7 @@ func (b *batches) end(from int) int {
 
 // embed makes the vectors of some texts. A call that the provider refuses is made
 // in halves, so that a limit nobody knew of, or one text that it does not take, does
-// not stand in the way of the others.
+// not stand in the way of the others; one that it takes too long for, in smaller ones.
 func (b *batches) embed(ctx context.Context, from, to int) error {
 	vectors, err := b.attempt(ctx, b.texts[from:to])
 	for tries := 0; err != nil && to-from == 1 && b.o.Cut && tooLong(err) && tries < maxCuts; tries++ {
@@ -236,6 +246,8 @@ func (b *batches) embed(ctx context.Context, from, to int) error {
 	case err == nil:
 		copy(b.vectors[from:to], vectors)
 		return nil
+	case to-from > 1 && b.late(err):
+		return b.between(ctx, from, to) // in calls of fewer texts by now
 	case to-from == 1 || !refused(err):
 		return err
 	}
@@ -267,6 +279,15 @@ func refused(err error) bool {
 	return ok && (e.Code == llm.CodeContextTooLong || e.Code == llm.CodeInvalidRequest || e.Code == llm.CodeResponseTooLarge)
 }
 
+// late tells whether texts of documents took longer than a call may.
+func (b *batches) late(err error) bool { return b.paced() && errors.Is(err, errLate) }
+
+// paced tells whether calls have as many texts as are answered in time. A search has less
+// patience, and few texts.
+func (b *batches) paced() bool { return b.o.Purpose == llm.PurposeDocument && b.e.State != nil }
+
+var errLate = fmt.Errorf("the embedding model did not answer in time: %w", context.DeadlineExceeded)
+
 // attempt makes a call, and makes it again where the failure may pass.
 func (b *batches) attempt(ctx context.Context, texts []string) ([][]float32, error) {
 	paid := true // of the budget for retries; nothing is due before a call was made
@@ -277,7 +298,7 @@ func (b *batches) attempt(ctx context.Context, texts []string) ([][]float32, err
 			return vectors, nil
 		}
 		delay, again := b.o.Retry.Next(try, err)
-		if !again {
+		if !again || b.late(err) && len(texts) > 1 {
 			return nil, err
 		}
 		// What the provider asked for by naming a time costs nothing, nor does another
@@ -343,9 +364,12 @@ func (b *batches) send(ctx context.Context, texts []string, dimensions int, firs
 	begin := time.Now()
 	vectors, usage, err := llm.EmbedFor(within, b.e.Embedder, b.o.Purpose, b.e.Model, texts, dimensions)
 	if err != nil && ctx.Err() == nil && within.Err() != nil {
-		err = llm.NewError(llm.CodeTimeoutFirstByte, context.DeadlineExceeded) // ours, and worth another try
+		err = llm.NewError(llm.CodeTimeoutFirstByte, errLate) // worth another try
 	}
 	done(err)
+	if b.paced() {
+		b.e.State.paced(len(texts), time.Since(begin), err != nil && errors.Is(within.Err(), context.DeadlineExceeded))
+	}
 	b.calls++
 	b.usage.InputTokens += usage.InputTokens
 	b.usage.OutputTokens += usage.OutputTokens

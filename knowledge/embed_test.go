@@ -386,6 +386,58 @@ func TestEmbedTimeout(t *testing.T) {
 	})
 }
 
+// slow is an embedding model that takes its time for each text.
+type slow struct {
+	scripted
+	pace time.Duration
+}
+
+func (s *slow) Embed(ctx context.Context, model string, texts []string, dimensions int) ([][]float32, llm.Usage, error) {
+	select {
+	case <-time.After(time.Duration(len(texts)) * s.pace):
+	case <-ctx.Done():
+		s.calls = append(s.calls, texts)
+		return nil, llm.Usage{}, llm.ContextError(ctx)
+	}
+	return s.scripted.Embed(ctx, model, texts, dimensions)
+}
+
+// A model that is too slow for so many texts at once gets fewer, also after what had to
+// wait for it was cut off, and more again when it has become faster.
+func TestEmbedSlow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{pace: time.Second}
+		e := knowledge.Embedding{Embedder: s, Batch: 100, State: state()}
+		embed := func(n int, within time.Duration) error {
+			s.calls = nil
+			ctx, cancel := context.WithTimeout(t.Context(), within)
+			defer cancel()
+			_, err := knowledge.EmbedTexts(ctx, e, texts(n), knowledge.EmbedOptions{Purpose: llm.PurposeDocument, Retry: llm.RetryPolicy{Attempts: 3}})
+			return err
+		}
+		if err := embed(100, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]int{100, 50}, sizes(s.calls)); diff != "" {
+			t.Errorf("the first turn (-want +got):\n%s", diff)
+		}
+		if err := embed(100, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]int{25, 25, 25, 25}, sizes(s.calls)); diff != "" {
+			t.Errorf("the next (-want +got):\n%s", diff)
+		}
+		s.pace = time.Millisecond
+		if err := embed(200, time.Hour); err != nil { // a hundred of them are known
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]int{25, 50, 25}, sizes(s.calls)); diff != "" {
+			t.Errorf("faster (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // What a purpose is arrives where the provider makes a difference.
 type purposeful struct {
 	scripted

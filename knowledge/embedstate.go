@@ -2,6 +2,7 @@ package knowledge
 
 import (
 	"sync"
+	"time"
 
 	"github.com/chainstream/chainstream/llm"
 )
@@ -15,6 +16,7 @@ type EmbeddingState struct {
 
 	mu       sync.Mutex
 	most     int                         // texts of one call that went through when more were refused; 0 = unknown
+	timely   int                         // texts of one call that are answered in time; 0 = no call was late
 	omit     bool                        // the length of vectors is not to be told
 	accepted bool                        // the length of vectors was told and taken
 	flights  map[vectorKey]chan struct{} // texts of documents that are being embedded; closed when that has ended
@@ -106,10 +108,27 @@ func (s *EmbeddingState) batch(known int) int {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.most > 0 {
-		return min(s.most, known)
+	for _, most := range []int{s.most, s.timely} {
+		if most > 0 {
+			known = min(known, most)
+		}
 	}
 	return known
+}
+
+// quick is how soon a call is answered that may have twice as many texts.
+const quick = 5 * time.Second
+
+// paced notes how long a call took, or that time was up before it was answered.
+func (s *EmbeddingState) paced(texts int, took time.Duration, late bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case late:
+		s.timely = max(texts/2, 1)
+	case s.timely > 0 && texts >= s.timely && took < quick:
+		s.timely *= 2
+	}
 }
 
 // limit notes how many texts of one call went through when more were refused.

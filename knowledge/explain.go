@@ -72,6 +72,15 @@ func (s *Searcher) Explain(ctx context.Context, q Query) (*Explanation, error) {
 	if !ok {
 		return nil, errNoExplanation
 	}
+	for try := 1; ; try++ {
+		x, err := s.explain(ctx, store, q)
+		if !errors.Is(err, ErrSpaceChanged) || try == mostChanges {
+			return x, err
+		}
+	}
+}
+
+func (s *Searcher) explain(ctx context.Context, store ExplainStore, q Query) (*Explanation, error) {
 	x := &Explanation{Mode: q.Search, Repositories: q.Repositories}
 	var err error
 	if x.Result, err = s.retrieve(ctx, q, x); err != nil {

@@ -42,17 +42,29 @@ type Extractor interface {
 	Extract(ctx context.Context, name, mediaType string, data []byte) ([]extract.Block, error)
 }
 
-// Fetcher fetches what is at a web address. An error that another try does not mend is
-// a *FetchError.
+// Fetcher fetches what is at a web address. Its errors are a *FetchError where users can
+// be told why.
 type Fetcher interface {
 	Fetch(ctx context.Context, url string) (mediaType string, data []byte, err error)
 }
 
 // FetchError says why an address is not fetched, in a sentence for users.
-type FetchError struct{ Reason string }
+type FetchError struct {
+	Reason  string
+	Passing bool // another try may help
+	Err     error
+}
 
 // Error implements error.
-func (e *FetchError) Error() string { return e.Reason }
+func (e *FetchError) Error() string {
+	if e.Err != nil {
+		return e.Reason + " " + e.Err.Error()
+	}
+	return e.Reason
+}
+
+// Unwrap answers the cause.
+func (e *FetchError) Unwrap() error { return e.Err }
 
 // Ingester turns uploads into chunks with vectors. Every step can be repeated: what
 // was interrupted goes on where it stopped.
@@ -96,8 +108,31 @@ func (g *Ingester) Process(ctx context.Context, document int64, version int) (ag
 		}
 		return false, nil
 	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		g.delayed(ctx, document, version, err)
+	}
 	return false, err
 }
+
+// delayed tells users and operators that a try has failed. It does not matter when the
+// note cannot be made.
+func (g *Ingester) delayed(ctx context.Context, document int64, version int, err error) {
+	g.Logger.WarnContext(ctx, "a document waits for another try", "document_id", document, "version", version, "error", err)
+	reason := "It could not be processed; the server's log says why."
+	if e, ok := errors.AsType[*FetchError](err); ok {
+		reason = e.Reason
+	} else if e, ok := errors.AsType[*llm.Error](err); ok {
+		reason = "The text could not be embedded: " + e.Message
+	}
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), delayedWithin) // the time of the try may be what is over
+	defer cancel()
+	if err := g.Store.Delay(within, document, version, reason+" It will be tried again."); err != nil && !errors.Is(err, ErrSuperseded) {
+		g.Logger.WarnContext(ctx, "it is not noted why a document waits", "document_id", document, "version", version, "error", err)
+	}
+}
+
+// delayedWithin bounds how long that takes.
+const delayedWithin = 5 * time.Second
 
 // GiveUp notes on a document that its version failed too often.
 func (g *Ingester) GiveUp(ctx context.Context, document int64, version int) error {
@@ -168,7 +203,7 @@ func (g *Ingester) read(ctx context.Context, document int64, version int, upload
 // it already, and that nothing is left to be done.
 func (g *Ingester) fetch(ctx context.Context, document int64, version int, u *Upload) (unchanged bool, err error) {
 	mediaType, data, err := g.Fetcher.Fetch(ctx, u.URL)
-	if refused, ok := errors.AsType[*FetchError](err); ok {
+	if refused, ok := errors.AsType[*FetchError](err); ok && !refused.Passing {
 		return false, &documentError{reason: refused.Reason, err: err}
 	}
 	if err != nil {

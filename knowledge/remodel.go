@@ -34,12 +34,15 @@ func (m *Remodeller) Process(ctx context.Context, repository, space int64) (agai
 	err = m.fill(ctx, r.ID, r.Building.Space)
 	var bad *documentError
 	switch {
-	case errors.Is(err, errTurn):
+	case errors.Is(err, errTurn), errors.Is(err, ErrSpaceChanged): // the next turn finds out why
 		return true, nil
 	case errors.As(err, &bad):
 		m.Logger.InfoContext(ctx, "a repository cannot be embedded anew", "repository_id", repository, "model", r.Building.Model, "reason", bad.reason, "error", bad.err)
 		return false, m.Store.FailSpace(ctx, space, bad.reason)
 	case err != nil:
+		if !errors.Is(err, context.Canceled) {
+			m.Logger.WarnContext(ctx, "a change of the embedding model waits for another try", "repository_id", repository, "model", r.Building.Model, "error", err)
+		}
 		return false, err
 	}
 	done, err := m.Store.UseSpace(ctx, repository, space)

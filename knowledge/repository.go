@@ -60,7 +60,7 @@ type Document struct {
 	Uploaded     int // the newest; above Version while it is processed, or when it failed
 	Status       Status
 	Unchanged    bool   // what was at the address last was that of Version, and nothing was stored
-	Error        string // safe for users
+	Error        string // why it has failed or, while it is processed, why it waits for another try; safe for users
 	Progress     int    // 0–100
 	MediaType    string
 	Bytes        int64
@@ -199,10 +199,12 @@ type IngestStore interface {
 	// space, by ordinal. Vectors of the same text by the same model are taken over
 	// first.
 	Unembedded(ctx context.Context, document int64, version int, space Space, limit int) ([]Chunk, error)
-	// SaveVectors stores vectors of chunks in a space.
+	// SaveVectors stores vectors of chunks in a space. ErrSpaceChanged says that it is gone.
 	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// Progress notes how far the processing is, in percent.
 	Progress(ctx context.Context, document int64, version, percent int) error
+	// Delay notes on a version why a try has failed, until the next one goes on.
+	Delay(ctx context.Context, document int64, version int, reason string) error
 	// Publish lets searches see a version, in place of the one before, which is
 	// removed. ErrSpaceChanged says that it has to be embedded by another model first.
 	Publish(ctx context.Context, document int64, version int) error
@@ -218,7 +220,7 @@ type ModelStore interface {
 	// have no vector in a space. Vectors of the same text by the same model are taken
 	// over first; last is the id to go on after, 0 at the end.
 	Unfilled(ctx context.Context, repository int64, space Space, after int64, limit int) (chunks []Chunk, last int64, err error)
-	// SaveVectors stores vectors of chunks in a space.
+	// SaveVectors stores vectors of chunks in a space. ErrSpaceChanged says that it is gone.
 	SaveVectors(ctx context.Context, space Space, vectors map[int64]Vector) error
 	// FillProgress notes how far a space is filled.
 	FillProgress(ctx context.Context, space int64) error

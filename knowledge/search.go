@@ -374,7 +374,6 @@ func (s *Searcher) withNeighbours(ctx context.Context, found []Found, reach int)
 		return nil, err
 	}
 	for i, at := range places {
-		texts := []string{passages[i].Text}
 		for _, step := range []int{-1, 1} {
 			for distance := 1; distance <= reach; distance++ {
 				place := at
@@ -385,13 +384,57 @@ func (s *Searcher) withNeighbours(ctx context.Context, found []Found, reach int)
 				}
 				taken[place] = true
 				if step < 0 {
-					texts = append([]string{c.Text}, texts...)
+					passages[i].Text = joined(c.Text, passages[i].Text)
 				} else {
-					texts = append(texts, c.Text)
+					passages[i].Text = joined(passages[i].Text, c.Text)
 				}
 			}
 		}
-		passages[i].Text = strings.Join(texts, "\n\n")
 	}
 	return passages, nil
+}
+
+// joined puts the text of a chunk behind that of the chunk before it, whose last
+// sentences it may begin with.
+func joined(before, after string) string {
+	repeated := overlap(before, after)
+	if repeated == len(after) {
+		return before
+	}
+	if repeated > 0 {
+		return before + after[repeated:] // what stood between them there stands in it
+	}
+	return before + "\n\n" + after
+}
+
+// overlap answers how many bytes of the end of a text another one begins with, in whole
+// words.
+func overlap(before, after string) int {
+	// Knuth, Morris and Pratt: reach is the longest beginning of after that before ends
+	// with, so far; shorter[n] is the next shorter one of n bytes.
+	shorter := make([]int, len(after)+1)
+	extend := func(reach int, c byte) int {
+		for reach > 0 && (reach == len(after) || after[reach] != c) {
+			reach = shorter[reach]
+		}
+		if reach < len(after) && after[reach] == c {
+			reach++
+		}
+		return reach
+	}
+	for i, reach := 1, 0; i < len(after); i++ {
+		reach = extend(reach, after[i])
+		shorter[i+1] = reach
+	}
+	reach := 0
+	for i := range len(before) {
+		reach = extend(reach, before[i])
+	}
+	space := func(text string, at int) bool {
+		return at < 0 || at >= len(text) || text[at] == ' ' || text[at] == '\n'
+	}
+	for reach > 0 && !(space(before, len(before)-reach-1) && space(after, reach)) {
+		reach = shorter[reach]
+	}
+	return reach
 }

@@ -131,6 +131,31 @@ func TestSearchNeighbours(t *testing.T) {
 	}
 }
 
+// What a chunk repeats of the one before it stands once in a passage with neighbours.
+func TestSearchNeighboursOverlap(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ before, found, after, want string }{
+		{"One. Two.", "Two. Three.", "Three. Four.", "One. Two. Three. Four."},
+		{"One.\n\nTwo. Three.", "Two. Three.\n\nFour.", "Five.", "One.\n\nTwo. Three.\n\nFour.\n\nFive."},
+		{"It is a", "a", "a banana", "It is a banana"},
+		{"cat", "at sea", "seal", "cat\n\nat sea\n\nseal"}, // no whole words
+		{"a a b", "a b a a b", "a b c", "a a b a a b c"},
+		{"Größe ß.", "ß. Übrig.", "", "Größe ß. Übrig."},
+	} {
+		f := passage(1, 1, 0.9, 0)
+		f.Text = tt.found
+		around := map[knowledge.Place]knowledge.Chunk{{DocumentID: 1, Version: 1, Ordinal: 0}: {Text: tt.before}}
+		if tt.after != "" {
+			around[knowledge.Place{DocumentID: 1, Version: 1, Ordinal: 2}] = knowledge.Chunk{Text: tt.after}
+		}
+		s := &shelf{found: []knowledge.Found{f}, around: around}
+		got, err := searcher(s, model{}).Retrieve(t.Context(), knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 9, Neighbours: 1})
+		if err != nil || !slices.Equal(foundTexts(got), []string{tt.want}) {
+			t.Errorf("%q, want %q, %v", foundTexts(got), tt.want, err)
+		}
+	}
+}
+
 // The vector of a query has the length 1, whatever the model answers: the database has
 // no room for large numbers.
 func TestSearchUnit(t *testing.T) {
@@ -185,5 +210,31 @@ func TestSearchSpaceChanges(t *testing.T) {
 	s = &shelf{changes: 99}
 	if _, err := searcher(s, model{}).Retrieve(t.Context(), query); !errors.Is(err, knowledge.ErrSpaceChanged) || len(s.asked) != 3 {
 		t.Errorf("%v after %d", err, len(s.asked))
+	}
+}
+
+// explaining is a shelf that tells how it searched.
+type explaining struct{ *shelf }
+
+func (e explaining) SearchExplained(context.Context, knowledge.Search) ([]knowledge.Found, []knowledge.IndexUse, error) {
+	return e.found, nil, nil
+}
+
+func (explaining) Terms(context.Context, []int64, []string, []int64) (terms, matched map[int64][]knowledge.Term, err error) {
+	return nil, nil, nil
+}
+
+// So does an explanation whose second search, without the filter, finds the space gone.
+func TestExplainSpaceChanges(t *testing.T) {
+	t.Parallel()
+	query := knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 1, Filter: []byte("{}")}
+	for changes, want := range map[int]error{2: nil, 99: knowledge.ErrSpaceChanged} {
+		s := &shelf{found: []knowledge.Found{passage(1, 0, 0.5, 0), passage(2, 0, 0.4, 0)}, changes: changes}
+		search := searcher(s, model{})
+		search.Store = explaining{s}
+		x, err := search.Explain(t.Context(), query)
+		if !errors.Is(err, want) || err == nil && (len(x.Queries) != 1 || len(x.Removed) != 1) || len(s.asked) != 3 {
+			t.Errorf("%d changes: %+v, %v after %d", changes, x, err, len(s.asked))
+		}
 	}
 }

@@ -19,14 +19,15 @@ const (
 	cursorKept    = 7 * 24 * time.Hour
 )
 
-// Changes implements knowledge.DocumentStore. A cursor is the oldest transaction that was
-// running at a snapshot, and the time of it.
+// Changes implements knowledge.DocumentStore. A cursor is a snapshot, as PostgreSQL writes
+// it, and the time of it: what it did not see is new, so that a transaction that runs for
+// long does not bring what has changed meanwhile again and again.
 func (s *Store) Changes(ctx context.Context, repository int64, after string, limit int) (knowledge.Changes, error) {
 	since, then, err := parseCursor(after)
 	if err != nil {
 		return knowledge.Changes{}, err
 	}
-	rows, err := s.queries.DocumentChanges(ctx, db.DocumentChangesParams{RepositoryID: repository, Since: strconv.FormatUint(since, 10)})
+	rows, err := s.queries.DocumentChanges(ctx, db.DocumentChangesParams{RepositoryID: repository, Since: since.text})
 	if err == nil && len(rows) == 0 {
 		err = knowledge.ErrNotFound
 	}
@@ -40,7 +41,7 @@ func (s *Store) Changes(ctx context.Context, repository int64, after string, lim
 		return knowledge.Changes{}, fmt.Errorf("look for changes in repository %d: %w", repository, err)
 	}
 	// A database that was restored elsewhere counts its transactions anew.
-	out.Anew = after != "" && (since > newest || at.Sub(then) > cursorKept)
+	out.Anew = after != "" && (since.newest > newest || at.Sub(then) > cursorKept)
 	if after != "" && !out.Anew {
 		for _, r := range rows {
 			if r.ID != 0 {
@@ -78,21 +79,50 @@ func (s *Store) ExpireDeletions(ctx context.Context) (int64, error) {
 	}
 }
 
+// snapshot is a moment as PostgreSQL knows it.
+type snapshot struct {
+	text   string // 10:20:12,15
+	newest uint64 // no transaction from this number on is seen
+}
+
 // parseCursor reads a cursor; without one nothing is asked for.
-func parseCursor(text string) (since uint64, at time.Time, err error) {
+func parseCursor(text string) (since snapshot, at time.Time, err error) {
 	if text == "" {
-		return math.MaxUint64, time.Time{}, nil
+		return snapshot{text: fmt.Sprintf("%[1]d:%[1]d:", uint64(math.MaxUint64))}, time.Time{}, nil
 	}
-	number, seconds, _ := strings.Cut(text, "-")
-	since, err = strconv.ParseUint(number, 10, 64)
-	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("%w: %q", knowledge.ErrCursor, text)
-	}
+	seen, seconds, _ := strings.Cut(text, "-")
+	since, ok := parseSnapshot(seen)
 	unix, err := strconv.ParseInt(seconds, 36, 64)
-	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("%w: %q", knowledge.ErrCursor, text)
+	if !ok || err != nil {
+		return snapshot{}, time.Time{}, fmt.Errorf("%w: %q", knowledge.ErrCursor, text)
 	}
 	return since, time.Unix(unix, 0), nil
+}
+
+// parseSnapshot reads oldest:newest:running,running. PostgreSQL refuses what is not in
+// order.
+func parseSnapshot(text string) (snapshot, bool) {
+	bounds := strings.SplitN(text, ":", 3)
+	if len(bounds) != 3 {
+		return snapshot{}, false
+	}
+	oldest, err := strconv.ParseUint(bounds[0], 10, 64)
+	newest, err2 := strconv.ParseUint(bounds[1], 10, 64)
+	if err != nil || err2 != nil || oldest == 0 || newest < oldest {
+		return snapshot{}, false
+	}
+	if bounds[2] == "" {
+		return snapshot{text, newest}, true
+	}
+	before := oldest
+	for number := range strings.SplitSeq(bounds[2], ",") {
+		running, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || running < before || running >= newest {
+			return snapshot{}, false
+		}
+		before = running
+	}
+	return snapshot{text, newest}, true
 }
 
 // DocumentsOf implements knowledge.DocumentStore.

@@ -23,7 +23,7 @@ func (s *Store) AppendEvents(ctx context.Context, appends []events.Append) (map[
 	}
 	failpoint.Reach(failpoint.AppendBefore)
 	ids, err := s.log.EventAppend(ctx, params)
-	if noPartition(err) {
+	if noPartition(err, "events") {
 		if err = s.log.EventPartitionCover(ctx, params.ExecutionIds); err == nil {
 			ids, err = s.log.EventAppend(ctx, params)
 		}

@@ -16,6 +16,7 @@ func (s *Store) SearchExplained(ctx context.Context, q knowledge.Search) (found 
 			return err
 		}
 		rows, err := queries.KnowledgeIndexUse(ctx, q.Repositories)
+		indexes = nil
 		for _, r := range rows {
 			indexes = append(indexes, knowledge.IndexUse{RepositoryID: r.RepositoryID, Exists: r.Present, Used: r.Used})
 		}

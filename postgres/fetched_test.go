@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/chainstream/chainstream/egress"
 	"github.com/chainstream/chainstream/knowledge"
+	"github.com/chainstream/chainstream/llm"
 )
 
 // site is a web server with one page.
@@ -232,4 +234,41 @@ func TestFetchedAgainAtOnce(t *testing.T) {
 		t.Error(diff)
 	}
 	l.checkWords()
+}
+
+// reluctant fetches nothing for a while.
+type reluctant struct{ fail error }
+
+func (r *reluctant) Fetch(context.Context, string) (string, []byte, error) {
+	return "text/plain", []byte("The tide rises."), r.fail
+}
+
+// Why a document waits for another try is told until that goes on.
+func TestDelaysAreTold(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	site := &reluctant{fail: &knowledge.FetchError{Reason: "The address answered with status 503.", Passing: true, Err: errors.New("secret.internal")}}
+	l.ingester.Fetcher = site
+	d := l.queue(r.ID, "http://example.com", "")
+	l.save(r.ID, "small.txt", "Rivers flow.", "")
+	if n := l.count("SELECT count(*) FROM river_job WHERE priority = CASE args->>'documentId' WHEN '" + fmt.Sprint(d.ID) + "' THEN 2 ELSE 1 END"); n != 2 {
+		t.Error("what is to be fetched does not come after what is there")
+	}
+	try := func(want string) {
+		t.Helper()
+		_, err := l.ingester.Process(t.Context(), d.ID, d.Uploaded)
+		if got := l.document(d); err == nil || got.Status != knowledge.StatusProcessing || got.Error != want+" It will be tried again." {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	try("The address answered with status 503.")
+	site.fail = errors.New("secret.internal")
+	try("It could not be processed; the server's log says why.")
+	site.fail, l.embedder.fail = nil, llm.NewError(llm.CodeUnavailable, nil)
+	try("The text could not be embedded: " + llm.NewError(llm.CodeUnavailable, nil).Message)
+	l.embedder.fail = nil
+	if got := l.work(d); got.Status != knowledge.StatusReady || got.Error != "" {
+		t.Errorf("in the end %+v", got)
+	}
 }

@@ -78,14 +78,9 @@ func (s *Store) SaveChunks(ctx context.Context, document int64, version int, chu
 	}
 	failpoint.Reach(failpoint.ChunksBefore)
 	err := s.locked(ctx, document, version, "save the chunks of", func(q *db.Queries) error {
-		versions, err := q.ChunkVersions(ctx, document)
-		if err != nil {
-			return err
-		}
-		for _, v := range versions {
-			if int(v) == version {
-				return nil // an earlier try has stored all of them
-			}
+		stored, err := q.ChunksExist(ctx, db.ChunksExistParams{DocumentID: document, Version: int32(version)})
+		if err != nil || stored {
+			return err // an earlier try has stored all of them
 		}
 		if err := q.ChunksInsert(ctx, p); err != nil {
 			return err
@@ -136,7 +131,7 @@ func (s *Store) lacking(ctx context.Context, space knowledge.Space, read func() 
 		looked[r.ID] = true
 		p.ChunkIds = append(p.ChunkIds, r.ID)
 	}
-	if err := s.queries.VectorsReuse(ctx, p); err != nil {
+	if err := storing(func() error { return s.queries.VectorsReuse(ctx, p) }); err != nil {
 		return nil, 0, translate(err)
 	}
 	last = rows[len(rows)-1].ID
@@ -165,11 +160,25 @@ func (s *Store) SaveVectors(ctx context.Context, space knowledge.Space, vectors 
 		p.Embeddings = append(p.Embeddings, vectorText(v.Numbers))
 		p.Cuts = append(p.Cuts, v.Cut)
 	}
-	if err := s.queries.VectorsInsert(ctx, p); err != nil {
+	if err := storing(func() error { return s.queries.VectorsInsert(ctx, p) }); err != nil {
 		return fmt.Errorf("save vectors: %w", translate(err))
 	}
 	failpoint.Reach(failpoint.VectorsAfter)
 	return nil
+}
+
+// storing runs a statement that stores vectors of the chunks that are there, and again
+// where one of them, or a space, was removed in the same moment. ErrSpaceChanged says that
+// the space is gone.
+func storing(insert func() error) error {
+	err := insert()
+	for try := 1; (isCode(err, foreignKeyViolation) || isCode(err, deadlockDetected)) && try < mostTries; try++ {
+		err = insert()
+	}
+	if noPartition(err, "chunk_vectors") {
+		return knowledge.ErrSpaceChanged
+	}
+	return err
 }
 
 // vectorText is the form in which the database reads vectors of any kind.
@@ -183,6 +192,18 @@ func (s *Store) Progress(ctx context.Context, document int64, version, percent i
 	}
 	if err != nil {
 		return fmt.Errorf("note the progress of document %d: %w", document, translate(err))
+	}
+	return nil
+}
+
+// Delay implements knowledge.IngestStore.
+func (s *Store) Delay(ctx context.Context, document int64, version int, reason string) error {
+	n, err := s.queries.DocumentDelay(ctx, db.DocumentDelayParams{ID: document, Version: int32(version), Reason: reason})
+	if err == nil && n == 0 {
+		err = knowledge.ErrSuperseded
+	}
+	if err != nil {
+		return fmt.Errorf("note what delays document %d: %w", document, translate(err))
 	}
 	return nil
 }
@@ -228,7 +249,7 @@ func publish(ctx context.Context, q *db.Queries, document int64, version int32, 
 // leave removes all of a document but the version that searches see, 0 for none: passages
 // of others, and files up to the newest.
 func leave(ctx context.Context, q *db.Queries, document int64, ready, newest int32) error {
-	if err := forgetWords(ctx, q, document, ready); err != nil {
+	if err := q.ChunkForgetWords(ctx, db.ChunkForgetWordsParams{DocumentID: document, Keep: ready}); err != nil {
 		return err
 	}
 	if err := q.ChunkVersionsDelete(ctx, db.ChunkVersionsDeleteParams{DocumentID: document, Version: ready}); err != nil {

@@ -192,12 +192,13 @@ type queue struct {
 	tx     pgx.Tx
 }
 
-// smallUpload is up to how many bytes a document goes before larger ones.
+// smallUpload is up to how many bytes a document goes before larger ones, and before those
+// that are to be fetched: an address may take half a minute to answer nothing.
 const smallUpload = 256 << 10
 
-func (q queue) ingest(ctx context.Context, document int64, version int32, bytes int) error {
+func (q queue) ingest(ctx context.Context, document int64, version int32, long bool) error {
 	opts := &river.InsertOpts{Priority: 1}
-	if bytes > smallUpload {
+	if long {
 		opts.Priority = 2
 	}
 	_, err := q.client.InsertTx(ctx, q.tx, ingestArgs{DocumentID: document, Version: int(version)}, opts)
@@ -211,9 +212,7 @@ func (q queue) remodel(ctx context.Context, repository, space int64) error {
 
 // inJobTx is inTx for what also queues background work: both commit together.
 func (s *Store) inJobTx(ctx context.Context, f func(q *db.Queries, jobs queue) error) error {
-	return translate(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		return f(s.queries.WithTx(tx), queue{s.jobs, tx})
-	}))
+	return s.begin(ctx, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx), queue{s.jobs, tx}) })
 }
 
 // quiet is a logger without the queue's remarks on its own work, which come every few

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/internal/failpoint"
@@ -24,6 +23,9 @@ func (s *Store) CreateRepository(ctx context.Context, r knowledge.Repository) (k
 		}
 		if !known {
 			return fmt.Errorf("%w: %q", knowledge.ErrLanguage, r.Language)
+		}
+		if err := q.SpacesLock(ctx); err != nil {
+			return err
 		}
 		id, err = q.RepositoryInsert(ctx, db.RepositoryInsertParams{
 			Name: r.Name, Description: r.Description, Language: r.Language, ChunkTokens: int32(r.ChunkTokens), ChunkOverlap: int32(r.ChunkOverlap),
@@ -92,17 +94,13 @@ func repository(r db.RepositoryPageRow) knowledge.Repository {
 
 // UpdateRepository implements knowledge.RepositoryStore.
 func (s *Store) UpdateRepository(ctx context.Context, r knowledge.Repository) (knowledge.Repository, error) {
-	err := s.inTx(ctx, func(q *db.Queries) error {
-		taken, err := q.RepositoryNameTaken(ctx, db.RepositoryNameTakenParams{Name: r.Name, ID: r.ID})
-		if err != nil {
-			return err
-		}
-		if taken {
-			return knowledge.ErrNameTaken
-		}
-		_, err = q.RepositoryUpdate(ctx, db.RepositoryUpdateParams{ID: r.ID, Name: r.Name, Description: r.Description})
-		return notFound(err, knowledge.ErrNotFound)
-	})
+	_, err := s.queries.RepositoryUpdate(ctx, db.RepositoryUpdateParams{ID: r.ID, Name: r.Name, Description: r.Description})
+	switch {
+	case isCode(err, uniqueViolation):
+		err = knowledge.ErrNameTaken
+	default:
+		err = translate(notFound(err, knowledge.ErrNotFound))
+	}
 	if err != nil {
 		return knowledge.Repository{}, fmt.Errorf("update repository %d: %w", r.ID, err)
 	}
@@ -112,6 +110,9 @@ func (s *Store) UpdateRepository(ctx context.Context, r knowledge.Repository) (k
 // DeleteRepository implements knowledge.RepositoryStore.
 func (s *Store) DeleteRepository(ctx context.Context, id int64) error {
 	err := s.inTx(ctx, func(q *db.Queries) error {
+		if err := q.SpacesLock(ctx); err != nil {
+			return err
+		}
 		spaces, err := q.RepositorySpaces(ctx, id)
 		if err != nil {
 			return err
@@ -177,6 +178,10 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 	if metadata == nil {
 		metadata = []byte("{}")
 	}
+	data := u.Data
+	if data == nil {
+		data = []byte{}
+	}
 	err = s.inJobTx(ctx, func(q *db.Queries, jobs queue) error {
 		found, err := q.DocumentByName(ctx, db.DocumentByNameParams{RepositoryID: repository, Name: u.Name})
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -196,7 +201,7 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 		row, err := q.DocumentUpsert(ctx, db.DocumentUpsertParams{
 			RepositoryID: repository, Name: u.Name, MediaType: u.MediaType, Bytes: int64(len(u.Data)), ContentHash: hash[:], Metadata: metadata,
 		})
-		if isForeignKey(err) {
+		if isCode(err, foreignKeyViolation) {
 			return knowledge.ErrNotFound
 		}
 		if err != nil {
@@ -211,26 +216,20 @@ func (s *Store) saveUpload(ctx context.Context, repository int64, u knowledge.Up
 			address = &u.URL
 		}
 		if err := q.DocumentUploadInsert(ctx, db.DocumentUploadInsertParams{
-			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Url: address, Data: append([]byte{}, u.Data...),
+			DocumentID: row.ID, Version: row.Uploaded, MediaType: u.MediaType, Metadata: metadata, Url: address, Data: data,
 		}); err != nil {
 			return err
 		}
 		if err := q.DocumentUploadsDelete(ctx, db.DocumentUploadsDeleteParams{DocumentID: row.ID, Version: row.Uploaded - 1}); err != nil {
 			return err
 		}
-		return jobs.ingest(ctx, row.ID, row.Uploaded, len(u.Data))
+		return jobs.ingest(ctx, row.ID, row.Uploaded, u.URL != "" || len(u.Data) > smallUpload)
 	})
 	if err != nil {
 		return knowledge.Document{}, false, fmt.Errorf("save %s in repository %d: %w", u.Name, repository, err)
 	}
 	failpoint.Reach(failpoint.UploadCommitted)
 	return d, unchanged, nil
-}
-
-// isForeignKey tells whether what a row belongs to does not exist.
-func isForeignKey(err error) bool {
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pgErr.Code == "23503"
 }
 
 // Document implements knowledge.DocumentStore.
@@ -277,7 +276,7 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 		if _, err := q.DocumentHold(ctx, db.DocumentHoldParams{RepositoryID: repository, ID: id}); err != nil {
 			return notFound(err, knowledge.ErrNotFound)
 		}
-		if err := forgetWords(ctx, q, id, 0); err != nil {
+		if err := q.ChunkForgetWords(ctx, db.ChunkForgetWordsParams{DocumentID: id}); err != nil {
 			return err
 		}
 		if _, err := q.ResponseCacheForgetDocuments(ctx, []int64{id}); err != nil {
@@ -288,24 +287,6 @@ func (s *Store) DeleteDocument(ctx context.Context, repository, id int64) error 
 	})
 	if err != nil {
 		return fmt.Errorf("delete document %d: %w", id, err)
-	}
-	return nil
-}
-
-// forgetWords takes the words of all versions of a document but one out of those
-// of its repository.
-func forgetWords(ctx context.Context, q *db.Queries, document int64, keep int32) error {
-	versions, err := q.ChunkVersions(ctx, document)
-	if err != nil {
-		return err
-	}
-	for _, v := range versions {
-		if v == keep {
-			continue
-		}
-		if err := q.ChunkCountWords(ctx, db.ChunkCountWordsParams{DocumentID: document, Version: v, Sign: -1}); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ import (
 // ChangeModel implements knowledge.RepositoryStore.
 func (s *Store) ChangeModel(ctx context.Context, repository int64, model knowledge.Space) (knowledge.Repository, error) {
 	err := s.inJobTx(ctx, func(q *db.Queries, jobs queue) error {
+		if err := q.SpacesLock(ctx); err != nil {
+			return err
+		}
 		current, err := q.RepositoryLock(ctx, repository)
 		if err != nil {
 			return notFound(err, knowledge.ErrNotFound)
@@ -70,6 +73,10 @@ func (s *Store) FillProgress(ctx context.Context, space int64) error {
 func (s *Store) UseSpace(ctx context.Context, repository, space int64) (done bool, err error) {
 	failpoint.Reach(failpoint.SpaceBefore)
 	err = s.inTx(ctx, func(q *db.Queries) error {
+		done = false
+		if err := q.SpacesLock(ctx); err != nil {
+			return err
+		}
 		current, err := q.RepositoryLock(ctx, repository)
 		if err != nil {
 			return notFound(err, nil)

@@ -55,11 +55,11 @@ func (s *Store) EnsurePartitions(ctx context.Context, ahead int64) (int, error) 
 	return int(made), nil
 }
 
-// noPartition tells whether a row found no partition. The code is that of a
-// check constraint, of which the log has none.
-func noPartition(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == "23514" && pgErr.TableName == "events"
+// noPartition tells whether a row found no partition of a table. The code is that of a
+// check constraint, which such tables leave to their partitions.
+func noPartition(err error, table string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "23514" && pgErr.TableName == table
 }
 
 // Trim does one turn of upkeep of the log: it drops partitions and folds text

@@ -2,17 +2,11 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/knowledge"
 )
-
-// undefinedTable is what PostgreSQL says of a space that is gone.
-const undefinedTable = "42P01"
 
 // SearchChunks implements knowledge.SearchStore with one statement.
 func (s *Store) SearchChunks(ctx context.Context, q knowledge.Search) ([]knowledge.Found, error) {
@@ -30,8 +24,8 @@ func searchChunks(ctx context.Context, queries *db.Queries, q knowledge.Search) 
 		}
 	}
 	rows, err := queries.KnowledgeSearch(ctx, p)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == undefinedTable {
-		return nil, fmt.Errorf("search: %w", knowledge.ErrSpaceChanged)
+	if isCode(err, undefinedTable) {
+		err = knowledge.ErrSpaceChanged // its table is gone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("search: %w", translate(err))

@@ -280,3 +280,25 @@ func TestSearchOfCommonWords(t *testing.T) {
 		t.Errorf("%d have both", n)
 	}
 }
+
+// Many words that hardly any passage has are searched for, however they are written.
+func TestSearchOfIdentifiers(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("a", "test/a", 8)
+	l.fill(r.ID, 3000, "'request ' || md5(i::text) || ' of ' || md5('a' || i)::uuid")
+	list := func(separator, value string) (text string) {
+		pgtest.Query(t, l.url, fmt.Sprintf("SELECT string_agg(%s, '%s') FROM generate_series(1, 300) i", value, separator), &text)
+		return text
+	}
+	for name, text := range map[string]string{
+		"a list": list(",", "md5(i::text)"), "identifiers": list(" ", "md5('a' || i)::uuid::text"),
+	} {
+		for _, mode := range []string{"keyword", "hybrid"} {
+			got, err := l.searcher.Retrieve(t.Context(), knowledge.Query{Repositories: []int64{r.ID}, Search: mode, Text: text, Limit: 50})
+			if err != nil || len(got.Passages) != 50 {
+				t.Errorf("%s, %s: %d passages, %v", name, mode, len(got.Passages), err)
+			}
+		}
+	}
+}

@@ -127,9 +127,21 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.space.check()
 }
 
-// inTx runs f in one transaction.
+// inTx runs f in one transaction, and again in another one when PostgreSQL has chosen it to
+// end a deadlock.
 func (s *Store) inTx(ctx context.Context, f func(q *db.Queries) error) error {
-	return translate(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx)) }))
+	return s.begin(ctx, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx)) })
+}
+
+// mostTries bounds how often the same is done that others came in the way of.
+const mostTries = 4
+
+func (s *Store) begin(ctx context.Context, f func(tx pgx.Tx) error) error {
+	err := pgx.BeginFunc(ctx, s.pool, f)
+	for try := 1; isCode(err, deadlockDetected) && try < mostTries; try++ {
+		err = pgx.BeginFunc(ctx, s.pool, f)
+	}
+	return translate(err)
 }
 
 // unavailable is an error after which the same call may succeed later.
@@ -160,6 +172,20 @@ func translate(err error) error {
 	return err
 }
 
+// SQLSTATEs that stand for errors of the domain.
+const (
+	foreignKeyViolation = "23503"
+	uniqueViolation     = "23505"
+	deadlockDetected    = "40P01"
+	undefinedTable      = "42P01"
+)
+
+// isCode tells whether PostgreSQL answered an SQLSTATE.
+func isCode(err error, sqlState string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == sqlState
+}
+
 // passing tells whether an SQLSTATE stands for a condition that may pass
 // (PostgreSQL documentation, appendix A).
 func passing(sqlState string) bool {
@@ -168,7 +194,7 @@ func passing(sqlState string) bool {
 		return true
 	}
 	switch sqlState {
-	case "40001", "40P01", "55P03", "25006": // serialization, deadlock, lock timeout, read-only while failing over
+	case "40001", deadlockDetected, "55P03", "25006": // serialization, deadlock, lock timeout, read-only while failing over
 		return true
 	}
 	return false

@@ -7,11 +7,19 @@ RETURNING id;
 -- name: RepositorySetSpace :exec
 UPDATE repositories SET space_id = @space_id, updated_at = clock_timestamp() WHERE id = @id;
 
+-- name: SpacesLock :exec
+-- SpacesLock lets one transaction at a time make and drop spaces: each needs locks on
+-- several tables.
+SELECT pg_advisory_xact_lock(hashtext('chainstream knowledge spaces'));
+
 -- name: SpaceAdd :one
-SELECT knowledge_space_add(@repository_id::bigint, @model::text, @dimensions::integer)::bigint AS id;
+-- SpaceAdd does not wait for long for the table of all vectors: who stores some, waits behind it.
+SELECT knowledge_space_add(@repository_id::bigint, @model::text, @dimensions::integer)::bigint AS id
+  FROM set_config('lock_timeout', '3s', true);
 
 -- name: SpaceDrop :exec
-SELECT knowledge_space_drop(@space_id::bigint);
+-- SpaceDrop waits as SpaceAdd does.
+SELECT knowledge_space_drop(@space_id::bigint) FROM set_config('lock_timeout', '3s', true);
 
 -- name: SpaceIndex :one
 -- SpaceIndex answers the statement that makes the index of a space, "" when none is
@@ -53,9 +61,6 @@ SELECT r.id AS repository_id, s.id, s.model, s.dimensions
 
 -- name: RepositoryUpdate :one
 UPDATE repositories SET name = @name, description = @description, updated_at = clock_timestamp() WHERE id = @id RETURNING id;
-
--- name: RepositoryNameTaken :one
-SELECT EXISTS (SELECT FROM repositories WHERE name = @name AND id <> @id)::boolean AS taken;
 
 -- name: RepositoryDelete :execrows
 DELETE FROM repositories WHERE id = @id;
@@ -123,7 +128,13 @@ DELETE FROM document_deletions f
                           ORDER BY x.deleted_at LIMIT @max_rows FOR UPDATE SKIP LOCKED);
 
 -- name: DocumentProgress :execrows
-UPDATE documents SET progress = greatest(progress, @percent::integer), updated_at = clock_timestamp()
+-- DocumentProgress also forgets why an earlier try has failed.
+UPDATE documents SET progress = greatest(progress, @percent::integer), error = NULL, updated_at = clock_timestamp()
+ WHERE id = @id AND uploaded = @version AND status = 'processing';
+
+-- name: DocumentDelay :execrows
+-- DocumentDelay notes why a try has failed that is not the last one.
+UPDATE documents SET error = @reason::text, updated_at = clock_timestamp()
  WHERE id = @id AND uploaded = @version AND status = 'processing';
 
 -- name: DocumentFail :one
@@ -160,8 +171,20 @@ DELETE FROM chunks WHERE document_id = @document_id AND version <> @version;
 -- name: ChunkCountWords :exec
 SELECT knowledge_count_words(@document_id::bigint, @version::integer, @sign::integer);
 
--- name: ChunkVersions :many
-SELECT DISTINCT version FROM chunks WHERE document_id = @document_id;
+-- name: ChunkForgetWords :exec
+-- ChunkForgetWords takes the words of all versions of a document but one out of those of
+-- its repository. In one go and in the order of words, as they are counted, so that two
+-- documents do not wait for each other in a circle.
+INSERT INTO repository_words AS w (repository_id, word, chunks)
+SELECT c.repository_id, u.word, -count(*)
+  FROM chunks c, LATERAL (SELECT lexeme FROM unnest(c.words) UNION ALL SELECT '') u (word)
+ WHERE c.document_id = @document_id AND c.version <> @keep::integer
+ GROUP BY c.repository_id, u.word
+ ORDER BY c.repository_id, u.word
+ON CONFLICT (repository_id, word) DO UPDATE SET chunks = w.chunks + excluded.chunks;
+
+-- name: ChunksExist :one
+SELECT EXISTS (SELECT FROM chunks WHERE document_id = @document_id AND version = @version)::boolean AS present;
 
 -- name: ChunksUnembedded :many
 SELECT c.id, c.ordinal, c.headings, c.text, c.page, c.tokens, c.content_hash
@@ -220,7 +243,8 @@ SELECT id FROM embedding_spaces ORDER BY id;
 SELECT r.space_id FROM repositories r JOIN documents d ON d.repository_id = r.id WHERE d.id = @document_id FOR SHARE OF r;
 
 -- name: RepositoryLock :one
-SELECT space_id FROM repositories WHERE id = @id FOR UPDATE;
+-- RepositoryLock does not keep rows that belong to the repository from being added.
+SELECT space_id FROM repositories WHERE id = @id FOR NO KEY UPDATE;
 
 -- name: VersionUnembedded :one
 -- VersionUnembedded tells whether chunks of a version have no vector in a space.
@@ -308,15 +332,19 @@ UPDATE documents d SET cut_chunks = n.cut, updated_at = clock_timestamp()
 
 -- name: DocumentChanges :many
 -- DocumentChanges answers which documents of a repository have changed, or are gone, by
--- transactions from one on: a row for each, or one without an id; no row when there is no
--- such repository. cursor is the transaction to ask from next.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
+-- transactions that a snapshot did not see: a row for each, or one without an id; no row
+-- when there is no such repository. cursor is the snapshot to ask from next.
+SELECT pg_current_snapshot()::text AS cursor, pg_snapshot_xmax(pg_current_snapshot())::text AS newest,
        clock_timestamp()::timestamptz AS at, coalesce(c.id, 0)::bigint AS id, coalesce(c.deleted, false)::boolean AS deleted
   FROM repositories r
   LEFT JOIN LATERAL (
-        SELECT d.id, false AS deleted, d.changed FROM documents d WHERE d.repository_id = r.id AND d.changed >= (@since::text)::xid8
+        SELECT d.id, false AS deleted, d.changed FROM documents d
+         WHERE d.repository_id = r.id AND d.changed >= pg_snapshot_xmin((@since::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(d.changed, (@since::text)::pg_snapshot)
         UNION ALL
-        SELECT g.document_id, true, g.changed FROM document_deletions g WHERE g.repository_id = r.id AND g.changed >= (@since::text)::xid8) c ON true
+        SELECT g.document_id, true, g.changed FROM document_deletions g
+         WHERE g.repository_id = r.id AND g.changed >= pg_snapshot_xmin((@since::text)::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(g.changed, (@since::text)::pg_snapshot)) c ON true
  WHERE r.id = @repository_id
  ORDER BY c.changed, c.id;
 

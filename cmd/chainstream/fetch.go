@@ -15,8 +15,8 @@ type fetcher struct{ *egress.Fetcher }
 // Fetch implements knowledge.Fetcher.
 func (f fetcher) Fetch(ctx context.Context, url string) (mediaType string, data []byte, err error) {
 	got, err := f.Fetcher.Fetch(ctx, url)
-	if e, ok := errors.AsType[*egress.Error](err); ok && !e.Passing {
-		return "", nil, &knowledge.FetchError{Reason: e.Message}
+	if e, ok := errors.AsType[*egress.Error](err); ok {
+		err = &knowledge.FetchError{Reason: e.Message, Passing: e.Passing, Err: e.Err}
 	}
 	return got.MediaType, got.Data, err
 }

@@ -212,7 +212,7 @@ func (c *knowledgeAddCommand) Run(ctx context.Context, a *app) error {
 	}
 	for i, file := range files {
 		var e documentEntry
-		if documents[i], e, err = c.await(ctx, id, documents[i]); err != nil {
+		if documents[i], e, err = c.await(ctx, a, id, documents[i]); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		failed = failed || e.Status == stateFailed
@@ -335,9 +335,10 @@ func (c *knowledgeAddCommand) add(ctx context.Context, repository int64, file st
 const awaitEvery = 200 * time.Millisecond
 
 // await answers a document when it is no longer processed, or as it is.
-func (c *knowledgeAddCommand) await(ctx context.Context, repository int64, raw json.RawMessage) (json.RawMessage, documentEntry, error) {
+func (c *knowledgeAddCommand) await(ctx context.Context, a *app, repository int64, raw json.RawMessage) (json.RawMessage, documentEntry, error) {
 	tick := time.NewTicker(awaitEvery)
 	defer tick.Stop()
+	said := ""
 	for {
 		var e documentEntry
 		if err := json.Unmarshal(raw, &e); err != nil {
@@ -345,6 +346,10 @@ func (c *knowledgeAddCommand) await(ctx context.Context, repository int64, raw j
 		}
 		if c.NoWait || e.Status != "processing" {
 			return raw, e, nil
+		}
+		if e.Error != "" && e.Error != said {
+			a.remark("%s: %s The server goes on when this command has ended", e.Name, e.Error)
+			said = e.Error
 		}
 		select {
 		case <-tick.C:

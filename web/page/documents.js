@@ -262,7 +262,7 @@ export class DocumentList {
       submit: 'Add',
       send: (values) => api.addDocument(this.#repository, values),
     });
-    if (added) this.#arrived(added);
+    if (added) this.#arrived(added, added.unchanged);
   }
 
   async #addAddress() {
@@ -369,6 +369,7 @@ class Row {
   document = null;
   #name = h('span', { class: 'document-name', data: { testid: 'document-name' } });
   #note = h('p', { class: 'row-note', data: { testid: 'document-note' } });
+  #notices = h('p', { class: 'row-note', data: { testid: 'document-notices' } });
   #error = h('p', { class: 'document-error', data: { testid: 'document-error' } });
   #status = status('processing', { data: { testid: 'document-status' } });
   #bar = h('div', { class: 'row-bar', role: 'progressbar', 'aria-valuemin': 0, 'aria-valuemax': 100, hidden: true }, h('div', { class: 'row-bar-fill' }));
@@ -377,7 +378,7 @@ class Row {
   #size = h('td', { class: 'number size-column' });
   #changed = h('td', { class: 'number changed-column' });
   #changedAt = '';
-  #words = h('tr', { hidden: true }, h('td', { colspan: LEAST_COLUMNS }, this.#note, this.#error));
+  #words = h('tr', { hidden: true }, h('td', { colspan: LEAST_COLUMNS }, this.#note, this.#notices, this.#error));
   #button;
 
   constructor(remove) {
@@ -412,8 +413,9 @@ class Row {
     setAttribute(this.#version, 'title', behind ? `Version ${version} is found until version ${uploadedVersion} is ready` : null);
     setText(this.#passages, item.chunks > 0 ? count(item.chunks) : '–');
     setAttribute(this.#passages, 'title', item.tokens > 0 ? `${count(item.tokens)} tokens` : null);
+    setText(this.#notices, item.notices.join(' '));
     if (state === 'failed') this.#complain(behind ? `Version ${uploadedVersion}: ${error} Version ${version} is still found.` : error);
-    else this.#complain('');
+    else this.#complain(error ?? '');
     if (state !== 'processing' && this.#changedAt !== item.updatedAt) {
       this.#changed.replaceChildren(time(item.updatedAt));
       this.#changedAt = item.updatedAt;
@@ -482,6 +484,6 @@ class Row {
   }
 
   #say() {
-    this.#words.hidden = this.#note.textContent === '' && this.#error.textContent === '';
+    this.#words.hidden = [this.#note, this.#notices, this.#error].every(({ textContent }) => textContent === '');
   }
 }
