@@ -57,8 +57,7 @@ func Split(blocks []extract.Block, o Options) []Chunk {
 	count := o.Count
 	o.Count = func(text string) int { return max(count(text), (len(text)+bytesPerToken-1)/bytesPerToken) }
 	var chunks []Chunk
-	var path []extract.Block
-	var section []extract.Block
+	var path, section []extract.Block
 	size := 0 // of the section
 	flush := func() {
 		chunks = append(chunks, o.section(headings(path), section)...)
@@ -79,6 +78,7 @@ func Split(blocks []extract.Block, o Options) []Chunk {
 		for len(path) > 0 && path[len(path)-1].Level >= b.Level {
 			path = path[:len(path)-1]
 		}
+		b.Text = strings.Join(strings.Fields(b.Text), " ")
 		path = append(path, b)
 	}
 	flush()
@@ -150,7 +150,7 @@ func tableHead(text string) (head, rows string) {
 func headings(path []extract.Block) []string {
 	var out []string
 	for _, b := range path {
-		out = append(out, strings.Join(strings.Fields(b.Text), " "))
+		out = append(out, b.Text)
 	}
 	return out
 }
@@ -209,31 +209,69 @@ func (o Options) balance(units []unit, ends []int, room int) {
 	if len(ends) > 2 {
 		start = ends[len(ends)-3]
 	}
-	sum := func(units []unit) (tokens int) {
-		for _, u := range units {
-			tokens += u.tokens
-		}
-		return tokens
-	}
+	before, last := sum(units[start:cut]), sum(units[cut:])
 	const small = 4 // this part of a chunk
-	if sum(units[cut:]) > room/small {
+	if last > room/small {
 		return
 	}
-	for cut-1 > start && sum(units[cut-1:]) <= sum(units[start:cut-1]) && o.Count(joined(units[cut-1:])) <= room {
-		cut--
+	moved := 0
+	for tokens := 0; cut-moved-1 > start; moved++ {
+		if tokens += units[cut-moved-1].tokens; last+tokens > before-tokens {
+			break
+		}
 	}
-	ends[len(ends)-2] = cut
+	if moved == 0 {
+		return
+	}
+	all := o.Count(joined(units[cut-moved:]))
+	if all > room {
+		moved, _ = largest(0, last, moved, all, room, room+1, func(n int) int { return o.Count(joined(units[cut-n:])) })
+	}
+	ends[len(ends)-2] = cut - moved
+}
+
+func sum(units []unit) (tokens int) {
+	for _, u := range units {
+		tokens += u.tokens
+	}
+	return tokens
+}
+
+// largest answers the largest number whose tokens have room, and how many these are;
+// one that has enough will do. low has room, high has not. What is between them is
+// counted as seldom as possible, and is taken to grow with the number.
+func largest(low, tokensOfLow, high, tokensOfHigh, room, enough int, count func(n int) int) (n, tokens int) {
+	const bisect = 3 // every so many times, in case that the tokens are not where they are looked for
+	for turn := 1; high-low > 1 && tokensOfLow < enough; turn++ {
+		n := low + (high-low)/2
+		if turn%bisect != 0 {
+			n = low + int(int64(room-tokensOfLow)*int64(high-low)/int64(max(tokensOfHigh-tokensOfLow, 1)))
+		}
+		n = min(max(n, low+1), high-1)
+		if tokens := count(n); tokens <= room {
+			low, tokensOfLow = n, tokens
+		} else {
+			high, tokensOfHigh = n, tokens
+		}
+	}
+	return low, tokensOfLow
 }
 
 // fitHeadings leaves the headings a third of a chunk at most, the nearest ones
 // first, and answers what remains for text.
 func (o Options) fitHeadings(path []string) (kept []string, room int) {
-	for len(path) > 0 {
-		used := o.Count(strings.Join(path, separator) + "\n\n")
-		if used <= o.MaxTokens/3 {
-			return path, o.MaxTokens - used
+	size := 0
+	for _, heading := range path {
+		size += len(heading)
+	}
+	for ; len(path) > 0; path = path[1:] {
+		// What is too long in any language is not counted for every section.
+		if size <= o.MaxTokens/3*bytesPerToken {
+			if used := o.Count(strings.Join(path, separator) + "\n\n"); used <= o.MaxTokens/3 {
+				return path, o.MaxTokens - used
+			}
 		}
-		path = path[1:]
+		size -= len(path[0])
 	}
 	return nil, o.MaxTokens
 }
@@ -257,8 +295,11 @@ func (o Options) reach(units []unit, from, room int) int {
 		return cut
 	}
 	// What was added up unit by unit may be more as a whole.
-	for to > from+1 && o.Count(joined(units[from:to])) > room {
-		to--
+	if to > from+1 {
+		if all := o.Count(joined(units[from:to])); all > room {
+			n, _ := largest(1, units[from].tokens, to-from, all, room, room+1, func(n int) int { return o.Count(joined(units[from : from+n])) })
+			to = from + n
+		}
 	}
 	return to
 }
@@ -288,10 +329,15 @@ func (o Options) repeatable(units []unit, from int) (first, tokens int) {
 // another: at sentences of the chunk before it, as far as there is room.
 func (o Options) overlap(units []unit, from, to, room int) int {
 	first, _ := o.repeatable(units, from)
-	for first < from && o.Count(joined(units[first:to])) > room {
-		first++
+	if first == from {
+		return from
 	}
-	return first
+	all := o.Count(joined(units[first:to]))
+	if all <= room {
+		return first
+	}
+	repeated, _ := largest(0, sum(units[from:to]), from-first, all, room, room+1, func(n int) int { return o.Count(joined(units[from-n : to])) })
+	return from - repeated
 }
 
 func joined(units []unit) string {
@@ -330,17 +376,17 @@ func (o Options) units(b extract.Block, room int) []unit {
 
 func (o Options) lines(text, repeat string, room int) []unit {
 	var out []unit
-	gap := "\n"
+	gap := 1 // lines
 	for line := range strings.SplitSeq(text, "\n") {
 		if strings.TrimSpace(line) == "" { // belongs to the shape of code
-			gap += "\n"
+			gap++
 			continue
 		}
-		for _, u := range o.pieces(line, gap, room) {
+		for _, u := range o.pieces(line, strings.Repeat("\n", gap), room) {
 			u.repeat = repeat
 			out = append(out, u)
 		}
-		gap = "\n"
+		gap = 1
 	}
 	return out
 }
@@ -395,42 +441,39 @@ func (o Options) pieces(text, before string, room int) []unit {
 	}
 	var out []unit
 	for text != "" {
-		end := o.prefix(text, room)
-		out = append(out, unit{text: text[:end], before: before, tokens: o.Count(text[:end])})
+		end, used := o.prefix(text, tokens, room)
+		out = append(out, unit{text: text[:end], before: before, tokens: used})
 		text = strings.TrimLeftFunc(text[end:], isSpace)
+		tokens -= used
 		before = " "
 	}
 	return out
 }
 
-// prefix answers how much of a text has room: as many words as possible, or
-// characters when the first word is too long.
-func (o Options) prefix(text string, room int) int {
-	fits := func(end int) bool { return o.Count(text[:end]) <= room }
-	// The count grows with the text, and is never taken of much more than has room.
-	low, high := 0, min(len(text), max(room, 1))
-	for high < len(text) && fits(boundary(text, high)) {
-		low, high = high, min(len(text), 2*high)
-	}
-	for low < high {
-		middle := (low + high + 1) / 2
-		if fits(boundary(text, middle)) {
-			low = middle
-		} else {
-			high = middle - 1
+// prefix answers how much of a text of about so many tokens has room, and its tokens: as
+// many words as possible, or characters when the first word is too long.
+func (o Options) prefix(text string, tokens, room int) (end, used int) {
+	high := room * bytesPerToken // what has room is not longer
+	if len(text) <= high && tokens <= 2*room {
+		if tokens = o.Count(text); tokens <= room {
+			return len(text), tokens
 		}
 	}
-	end := boundary(text, low)
-	if end == len(text) {
-		return end
+	if high++; len(text) < high {
+		high = len(text)
+	} else {
+		tokens = int(int64(tokens) * int64(high) / int64(len(text)))
 	}
+	end, used = largest(0, 0, high, max(tokens, room+1), room, room, func(n int) int { return o.Count(text[:boundary(text, n)]) })
+	end = boundary(text, end)
 	if word := strings.LastIndexFunc(text[:end], isSpace); word > end/2 {
-		return word
+		return word, o.Count(text[:word])
 	}
 	if end == 0 {
 		_, end = utf8.DecodeRuneInString(text)
+		used = o.Count(text[:end])
 	}
-	return end
+	return end, used
 }
 
 // boundary moves a cut back to the start of a character.

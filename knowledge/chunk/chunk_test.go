@@ -1,6 +1,8 @@
 package chunk_test
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -161,6 +163,61 @@ func TestLargeBlocks(t *testing.T) {
 		if !strings.HasPrefix(c.Text, head) || strings.Count(c.Text, "name") != 1 {
 			t.Fatalf("chunk %d does not begin with the head: %.200s", i, c.Text)
 		}
+	}
+}
+
+// Tokens are counted of a few times the text, whatever it is made of: counting takes
+// nearly all of the time.
+func TestCountsLittle(t *testing.T) {
+	const size = 1 << 18
+	fill := func(s string) string { return strings.Repeat(s, size/len(s)) }
+	paragraphs := make([]extract.Block, size/8)
+	for i := range paragraphs {
+		paragraphs[i] = extract.Block{Kind: extract.Paragraph, Text: "a b"}
+	}
+	headings := []extract.Block{{Kind: extract.Heading, Level: 1, Text: fill("x")}}
+	for range 1000 {
+		headings = append(headings, extract.Block{Kind: extract.Heading, Level: 2, Text: "y"}, extract.Block{Kind: extract.Paragraph, Text: "z"})
+	}
+	var columns []string
+	for i := range size / 16 {
+		columns = append(columns, fmt.Sprintf("c%d: %d", i, i))
+	}
+	for name, blocks := range map[string][]extract.Block{
+		"a sentence":      {{Kind: extract.Paragraph, Text: fill("word ")}},
+		"a word":          {{Kind: extract.Paragraph, Text: fill("x")}},
+		"columns":         {{Kind: extract.Paragraph, Text: strings.Join(columns, "\n")}},
+		"short lines":     {{Kind: extract.Code, Text: fill("x\n")}},
+		"blank lines":     {{Kind: extract.Code, Text: fill("x\n\n\n\n")}},
+		"paragraphs":      paragraphs,
+		"a large heading": headings,
+	} {
+		t.Run(name, func(t *testing.T) {
+			counted := 0
+			// A line feed is a token as well: together the parts are more than each alone.
+			count := func(text string) int { counted += len(text); return words(text) + strings.Count(text, "\n") }
+			if got := chunk.Split(blocks, chunk.Options{MaxTokens: 128, Overlap: 16, Count: count}); len(got) < 100 {
+				t.Errorf("%d chunks", len(got))
+			}
+			if most := 12 * size; counted > most {
+				t.Errorf("counted %d bytes, %d times the text", counted, counted/size)
+			}
+		})
+	}
+}
+
+// Blank lines take the memory that they are, not the square of it.
+func TestBlankLines(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const lines = 1 << 17
+	got := chunk.Split([]extract.Block{{Kind: extract.Code, Text: "a" + strings.Repeat("\n", lines) + "b"}}, chunk.Options{MaxTokens: 64, Count: words})
+	runtime.ReadMemStats(&after)
+	if diff := cmp.Diff([]string{": a", ": b"}, texts(got)); diff != "" {
+		t.Error(diff)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 64*lines {
+		t.Errorf("took %d MB", used>>20)
 	}
 }
 
