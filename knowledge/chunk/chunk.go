@@ -6,6 +6,7 @@
 package chunk
 
 import (
+	"context"
 	"iter"
 	"strings"
 	"unicode/utf8"
@@ -50,42 +51,70 @@ const separator = " > "
 // least is the smallest MaxTokens that leaves room for text.
 const least = 16
 
-// Split cuts a document.
-func Split(blocks []extract.Block, o Options) []Chunk {
+// Split cuts a document. Large ones take minutes: the end of ctx is noticed within a
+// second or so, and its cause is the only error.
+func Split(ctx context.Context, blocks []extract.Block, o Options) ([]Chunk, error) {
 	o.MaxTokens = max(o.MaxTokens, least)
 	o.Overlap = min(max(o.Overlap, 0), o.MaxTokens/3)
 	count := o.Count
 	o.Count = func(text string) int { return max(count(text), (len(text)+bytesPerToken-1)/bytesPerToken) }
-	var chunks []Chunk
-	var path, section []extract.Block
-	size := 0 // of the section
-	flush := func() {
-		chunks = append(chunks, o.section(headings(path), section)...)
-		section, size = nil, 0
-	}
+	c := cutter{Options: o}
 	for _, b := range blocks {
-		if b.Kind != extract.Heading {
-			for part := range parts(b) {
-				if size += len(part.Text); size > maxSection || len(b.Text) > maxBlock {
-					flush()
-					size = len(part.Text)
-				}
-				section = append(section, part)
-			}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if b.Kind == extract.Heading {
+			c.heading(b)
 			continue
 		}
-		flush()
-		for len(path) > 0 && path[len(path)-1].Level >= b.Level {
-			path = path[:len(path)-1]
+		for part := range parts(b) {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			c.add(part, len(b.Text) > maxBlock)
 		}
-		b.Text = strings.Join(strings.Fields(b.Text), " ")
-		path = append(path, b)
 	}
-	flush()
-	for i, c := range chunks {
-		chunks[i].Tokens = count(c.Embedded())
+	c.heading(extract.Block{}) // which ends all sections
+	for i, chunk := range c.chunks {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		c.chunks[i].Tokens = count(chunk.Embedded())
 	}
-	return chunks
+	return c.chunks, nil
+}
+
+// cutter collects what stands under one heading.
+type cutter struct {
+	Options
+	chunks  []Chunk
+	path    []extract.Block // headings down to where the document is
+	section []extract.Block // what has not been cut yet
+	size    int             // of section, in bytes
+}
+
+// add takes a block. One that is only a part of a block is cut alone.
+func (c *cutter) add(b extract.Block, part bool) {
+	if c.size += len(b.Text); c.size > maxSection || part {
+		c.flush()
+		c.size = len(b.Text)
+	}
+	c.section = append(c.section, b)
+}
+
+func (c *cutter) flush() {
+	c.chunks = append(c.chunks, c.Options.section(headings(c.path), c.section)...)
+	c.section, c.size = nil, 0
+}
+
+// heading begins a section.
+func (c *cutter) heading(b extract.Block) {
+	c.flush()
+	for len(c.path) > 0 && c.path[len(c.path)-1].Level >= b.Level {
+		c.path = c.path[:len(c.path)-1]
+	}
+	b.Text = strings.Join(strings.Fields(b.Text), " ")
+	c.path = append(c.path, b)
 }
 
 // bytesPerToken is how much text a token stands for at most. To a model of another

@@ -1,6 +1,8 @@
 package chunk_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -27,6 +29,15 @@ func texts(chunks []chunk.Chunk) (out []string) {
 		out = append(out, c.Path()+": "+c.Text)
 	}
 	return out
+}
+
+func split(t *testing.T, blocks []extract.Block, o chunk.Options) []chunk.Chunk {
+	t.Helper()
+	chunks, err := chunk.Split(t.Context(), blocks, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chunks
 }
 
 // prose is so many sentences of four tokens.
@@ -71,7 +82,7 @@ func TestSplit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := texts(chunk.Split(tc.blocks, chunk.Options{MaxTokens: tc.most, Count: words}))
+			got := texts(split(t, tc.blocks, chunk.Options{MaxTokens: tc.most, Count: words}))
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -81,7 +92,7 @@ func TestSplit(t *testing.T) {
 
 func TestOverlap(t *testing.T) {
 	o := chunk.Options{MaxTokens: 20, Overlap: 6, Count: words}
-	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: prose(20)}}, o)
+	chunks := split(t, []extract.Block{{Kind: extract.Paragraph, Text: prose(20)}}, o)
 	if len(chunks) < 4 {
 		t.Fatalf("%d chunks", len(chunks))
 	}
@@ -98,7 +109,7 @@ func TestOverlap(t *testing.T) {
 }
 
 func TestPages(t *testing.T) {
-	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: prose(4), Page: 1}, {Kind: extract.Paragraph, Text: prose(4), Page: 2}}, chunk.Options{MaxTokens: 16, Count: words})
+	chunks := split(t, []extract.Block{{Kind: extract.Paragraph, Text: prose(4), Page: 1}, {Kind: extract.Paragraph, Text: prose(4), Page: 2}}, chunk.Options{MaxTokens: 16, Count: words})
 	if len(chunks) != 2 || chunks[0].Page != 1 || chunks[1].Page != 2 {
 		t.Errorf("%+v", chunks)
 	}
@@ -113,8 +124,8 @@ func TestOneWord(t *testing.T) {
 // lost and nothing out of order, and the same again the second time.
 func verify(t *testing.T, blocks []extract.Block, o chunk.Options) {
 	t.Helper()
-	chunks := chunk.Split(blocks, o)
-	if diff := cmp.Diff(chunks, chunk.Split(blocks, o)); diff != "" {
+	chunks := split(t, blocks, o)
+	if diff := cmp.Diff(chunks, split(t, blocks, o)); diff != "" {
 		t.Fatalf("other chunks the second time:\n%s", diff)
 	}
 	var all strings.Builder
@@ -159,7 +170,7 @@ func TestLargeBlocks(t *testing.T) {
 		})
 	}
 	const head = "| name | value |\n|---|---|\n"
-	for i, c := range chunk.Split([]extract.Block{{Kind: extract.Table, Text: head + strings.Repeat(row, 6000)}}, o) {
+	for i, c := range split(t, []extract.Block{{Kind: extract.Table, Text: head + strings.Repeat(row, 6000)}}, o) {
 		if !strings.HasPrefix(c.Text, head) || strings.Count(c.Text, "name") != 1 {
 			t.Fatalf("chunk %d does not begin with the head: %.200s", i, c.Text)
 		}
@@ -196,7 +207,7 @@ func TestCountsLittle(t *testing.T) {
 			counted := 0
 			// A line feed is a token as well: together the parts are more than each alone.
 			count := func(text string) int { counted += len(text); return words(text) + strings.Count(text, "\n") }
-			if got := chunk.Split(blocks, chunk.Options{MaxTokens: 128, Overlap: 16, Count: count}); len(got) < 100 {
+			if got := split(t, blocks, chunk.Options{MaxTokens: 128, Overlap: 16, Count: count}); len(got) < 100 {
 				t.Errorf("%d chunks", len(got))
 			}
 			if most := 12 * size; counted > most {
@@ -206,12 +217,43 @@ func TestCountsLittle(t *testing.T) {
 	}
 }
 
+// Who has to stop does not wait for the rest of a document, wherever in it.
+func TestStops(t *testing.T) {
+	stopped := errors.New("stopped")
+	var small []extract.Block
+	for range 100 {
+		small = append(small, extract.Block{Kind: extract.Heading, Level: 1, Text: "A"}, extract.Block{Kind: extract.Paragraph, Text: prose(100)})
+	}
+	for name, blocks := range map[string][]extract.Block{"sections": small, "a block": {{Kind: extract.Paragraph, Text: prose(1 << 16)}}} {
+		all := 0
+		count := func(text string) int { all += len(text); return words(text) }
+		split(t, blocks, chunk.Options{MaxTokens: 64, Count: count})
+		for _, after := range []int{0, all / 3, all - all/10} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			counted := 0
+			count := func(text string) int {
+				if counted += len(text); counted > after {
+					cancel(stopped)
+				}
+				return words(text)
+			}
+			if after == 0 {
+				cancel(stopped)
+			}
+			if chunks, err := chunk.Split(ctx, blocks, chunk.Options{MaxTokens: 64, Count: count}); !errors.Is(err, stopped) || chunks != nil || counted > after+all/2 {
+				t.Errorf("%s, stopped after %d of %d counted bytes: %d, %d chunks, %v", name, after, all, counted, len(chunks), err)
+			}
+			cancel(nil)
+		}
+	}
+}
+
 // Blank lines take the memory that they are, not the square of it.
 func TestBlankLines(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	const lines = 1 << 17
-	got := chunk.Split([]extract.Block{{Kind: extract.Code, Text: "a" + strings.Repeat("\n", lines) + "b"}}, chunk.Options{MaxTokens: 64, Count: words})
+	got := split(t, []extract.Block{{Kind: extract.Code, Text: "a" + strings.Repeat("\n", lines) + "b"}}, chunk.Options{MaxTokens: 64, Count: words})
 	runtime.ReadMemStats(&after)
 	if diff := cmp.Diff([]string{": a", ": b"}, texts(got)); diff != "" {
 		t.Error(diff)
@@ -224,7 +266,7 @@ func TestBlankLines(t *testing.T) {
 // Text that the model's tokenizer does not know is cut as well.
 func TestUnknownWriting(t *testing.T) {
 	o := chunk.Options{MaxTokens: 64, Count: func(string) int { return 1 }}
-	chunks := chunk.Split([]extract.Block{{Kind: extract.Paragraph, Text: strings.Repeat("潮の満ち引き", 1000)}}, o)
+	chunks := split(t, []extract.Block{{Kind: extract.Paragraph, Text: strings.Repeat("潮の満ち引き", 1000)}}, o)
 	for _, c := range chunks {
 		if len(c.Text) > 64*16 || c.Tokens != 1 {
 			t.Errorf("a chunk of %d bytes, %d tokens", len(c.Text), c.Tokens)
@@ -274,8 +316,8 @@ func FuzzSplit(f *testing.F) {
 			}
 		}
 		const square = 1 << 12 // bytes: this takes the square of them
-		if all.Len() <= square && !inOrder(all.String(), chunk.Split(blocks, o)) {
-			t.Errorf("chunks are not the text, or repeat something else than the end of what is before: %q of %q", texts(chunk.Split(blocks, o)), all.String())
+		if all.Len() <= square && !inOrder(all.String(), split(t, blocks, o)) {
+			t.Errorf("chunks are not the text, or repeat something else than the end of what is before: %q of %q", texts(split(t, blocks, o)), all.String())
 		}
 	})
 }
