@@ -8,6 +8,7 @@ package chunk
 import (
 	"context"
 	"iter"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -75,6 +76,7 @@ func Split(ctx context.Context, blocks []extract.Block, o Options) ([]Chunk, err
 		}
 	}
 	c.heading(extract.Block{}) // which ends all sections
+	c.flushBare()
 	for i, chunk := range c.chunks {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -91,10 +93,16 @@ type cutter struct {
 	path    []extract.Block // headings down to where the document is
 	section []extract.Block // what has not been cut yet
 	size    int             // of section, in bytes
+
+	empty bool            // nothing stands under the last heading of path
+	bare  []extract.Block // headings under which nothing stands, which have not been cut yet
+	above []extract.Block // the path to them
 }
 
 // add takes a block. One that is only a part of a block is cut alone.
 func (c *cutter) add(b extract.Block, part bool) {
+	c.flushBare()
+	c.empty = false
 	if c.size += len(b.Text); c.size > maxSection || part {
 		c.flush()
 		c.size = len(b.Text)
@@ -107,15 +115,37 @@ func (c *cutter) flush() {
 	c.section, c.size = nil, 0
 }
 
-// heading begins a section.
+// heading begins a section. When nothing stands under the heading before it, that one
+// is a text of the section it belongs to: in no other passage it would be found.
 func (c *cutter) heading(b extract.Block) {
 	c.flush()
+	if last := len(c.path) - 1; last >= 0 && c.empty && c.path[last].Level >= b.Level {
+		if len(c.bare) == maxBare || !slices.Equal(c.above, c.path[:last]) {
+			c.flushBare()
+			c.above = slices.Clone(c.path[:last])
+		}
+		alone := c.path[last]
+		alone.Kind = extract.Paragraph
+		c.bare = append(c.bare, alone)
+	}
 	for len(c.path) > 0 && c.path[len(c.path)-1].Level >= b.Level {
 		c.path = c.path[:len(c.path)-1]
 	}
 	b.Text = strings.Join(strings.Fields(b.Text), " ")
-	c.path = append(c.path, b)
+	c.path, c.empty = append(c.path, b), true
 }
+
+// flushBare makes passages of the headings under which nothing stands: those that
+// follow each other in a section are together.
+func (c *cutter) flushBare() {
+	if len(c.bare) > 0 {
+		c.chunks = append(c.chunks, c.Options.section(headings(c.above), c.bare)...)
+		c.bare = nil
+	}
+}
+
+// maxBare bounds the headings that are cut together.
+const maxBare = 1000
 
 // bytesPerToken is how much text a token stands for at most. To a model of another
 // language a whole book is one unknown word, and would be one passage.

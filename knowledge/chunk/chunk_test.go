@@ -60,7 +60,12 @@ func TestSplit(t *testing.T) {
 		want   []string
 	}{
 		"nothing":       {nil, 20, nil},
-		"only headings": {[]extract.Block{heading(1, "A"), heading(2, "B")}, 20, nil},
+		"one heading":   {[]extract.Block{heading(1, " A \n B ")}, 20, []string{": A B"}},
+		"only headings": {[]extract.Block{heading(1, "A"), heading(2, "B"), heading(2, "C"), heading(1, "D"), heading(3, "E")}, 20, []string{"A: B\n\nC", "D: E"}},
+		"headings without a body": {
+			[]extract.Block{heading(1, "A"), heading(2, "B"), heading(3, "C"), heading(2, "D"), block(extract.Paragraph, "One."), heading(2, "E"), heading(1, "F"), heading(1, "G"), block(extract.Paragraph, "Two.")},
+			20, []string{"A > B: C", "A > D: One.", "A: E", ": F", "G: Two."},
+		},
 		"sections": {
 			[]extract.Block{block(extract.Paragraph, "Before."), heading(1, "A"), block(extract.Paragraph, "One."), heading(3, "C"), block(extract.Paragraph, "Two."), heading(2, "B"), block(extract.Paragraph, "Three.")},
 			20, []string{": Before.", "A: One.", "A > C: Two.", "A > B: Three."},
@@ -141,8 +146,8 @@ func verify(t *testing.T, blocks []extract.Block, o chunk.Options) {
 	// Chunks repeat and never leave out: the characters of the document are found
 	// one after the other.
 	rest := strip(all.String())
-	for _, b := range blocks {
-		if b.Kind == extract.Heading {
+	for i, b := range blocks {
+		if inPaths(blocks, i) {
 			continue
 		}
 		for _, r := range strip(b.Text) {
@@ -153,6 +158,15 @@ func verify(t *testing.T, blocks []extract.Block, o chunk.Options) {
 			rest = rest[at+utf8.RuneLen(r):]
 		}
 	}
+}
+
+// inPaths tells whether a block is a heading that something stands under.
+func inPaths(blocks []extract.Block, i int) bool {
+	if blocks[i].Kind != extract.Heading || i+1 == len(blocks) {
+		return false
+	}
+	next := blocks[i+1]
+	return next.Kind != extract.Heading || next.Level > blocks[i].Level
 }
 
 // A block or a section of any size takes the memory of a small one, and loses nothing.
@@ -297,6 +311,7 @@ func strip(text string) string { return strings.Join(strings.Fields(text), "") }
 
 func FuzzSplit(f *testing.F) {
 	f.Add("# A\n\n"+prose(30)+"\n\n```\na\n\nb\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n", uint8(20), uint8(5))
+	f.Add("# A\n\n## B\n\n## C\n\n### D\n\n## E\n\ntext\n\n## F\n", uint8(20), uint8(5))
 	f.Add("- "+strings.Repeat("word ", 300), uint8(16), uint8(200))
 	f.Add(strings.Repeat("漢字。", 100)+"\u0301\u200d", uint8(0), uint8(0))
 	f.Fuzz(func(t *testing.T, text string, most, overlap uint8) {
@@ -307,11 +322,11 @@ func FuzzSplit(f *testing.F) {
 		o := chunk.Options{MaxTokens: int(most), Overlap: int(overlap), Count: words}
 		verify(t, blocks, o)
 		var all strings.Builder
-		for _, b := range blocks {
+		for i, b := range blocks {
 			if b.Kind == extract.Table { // its head is repeated
 				return
 			}
-			if b.Kind != extract.Heading {
+			if !inPaths(blocks, i) {
 				all.WriteString(strip(b.Text))
 			}
 		}
