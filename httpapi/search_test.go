@@ -19,6 +19,7 @@ import (
 
 type passageReply struct {
 	DocumentName, Text, Reason string
+	Truncated                  bool
 	Signals                    map[string]any
 }
 
@@ -184,6 +185,32 @@ func (f failingEmbeddings) Embedding(id string) (knowledge.Embedding, error) {
 
 func (f failingEmbeddings) Embed(context.Context, string, []string, int) ([][]float32, llm.Usage, error) {
 	return nil, llm.Usage{}, f.failure()
+}
+
+// Of what was left out an explanation tells the beginning, cut between characters.
+func TestSearchExplainsShortly(t *testing.T) {
+	t.Parallel()
+	a, search := shelf(t)
+	for name, n := range map[string]int{"exact.txt": 592, "over.txt": 593} {
+		d := a.do(call{method: "POST", path: repositories + "/1/documents", body: fmt.Sprintf(`{"name":%q,"text":%q}`, name, "pelican "+strings.Repeat("é", n))}).want(http.StatusAccepted).object()
+		a.process(d)
+	}
+	seen := 0
+	for _, r := range search(`,"limit":1,"explain":true`).Explanation.Removed {
+		switch r.DocumentName {
+		case "exact.txt":
+			if seen++; r.Truncated || r.Text != "pelican "+strings.Repeat("é", 592) {
+				t.Errorf("all of it: %t, %q", r.Truncated, r.Text)
+			}
+		case "over.txt":
+			if seen++; !r.Truncated || r.Text != "pelican "+strings.Repeat("é", 592)+"…" {
+				t.Errorf("one character more: %t, %q", r.Truncated, r.Text)
+			}
+		}
+	}
+	if seen != 2 {
+		t.Errorf("%d of 2 were left out", seen)
+	}
 }
 
 // One text, with the fields that clients of other assistants know.
