@@ -269,6 +269,34 @@ func TestNamesRefused(t *testing.T) {
 	}
 }
 
+// Documents are listed in the order in which they came, page by page; a new version
+// keeps the place of its document.
+func TestDocumentsInOrder(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	documents := repositories + "/1/documents"
+	for i, name := range []string{"b", "c", "a", "b"} {
+		a.process(a.do(call{method: "POST", path: documents, body: fmt.Sprintf(`{"name":%q,"text":"Tides %d."}`, name, i)}).want(http.StatusAccepted).object())
+	}
+	var names []string
+	for query := "?limit=2"; query != ""; {
+		page := a.do(call{path: documents + query}).want(http.StatusOK).object()
+		items, _ := page["items"].([]any)
+		for _, item := range items {
+			d, _ := item.(map[string]any)
+			names = append(names, fmt.Sprint(d["name"]))
+		}
+		query = ""
+		if next, ok := page["nextCursor"].(string); ok {
+			query = "?limit=2&cursor=" + next
+		}
+	}
+	if got := strings.Join(names, " "); got != "b c a" {
+		t.Errorf("listed %s", got)
+	}
+}
+
 // Bad input is refused with the place that is wrong.
 func TestRepositoriesRefuse(t *testing.T) {
 	t.Parallel()
