@@ -169,9 +169,6 @@ func embeddingFailure(ctx context.Context, err error, dimensions int) error {
 		return p
 	}
 	if failed, ok := errors.AsType[*llm.Error](err); ok {
-		if failed.Code == llm.CodeNotFound {
-			return noModel(strings.TrimSpace(failed.Message + " " + failed.Detail))
-		}
 		return callFailure(failed)
 	}
 	return err

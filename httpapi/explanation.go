@@ -69,7 +69,25 @@ type matchedView struct {
 // removedView is a passage that was found and is not in the results.
 type removedView struct {
 	passageView
-	Reason string `json:"reason"`
+	Reason    string `json:"reason"`
+	Truncated bool   `json:"truncated"` // Text is its beginning, and an ellipsis
+}
+
+// mostRemovedText bounds the text of a passage that was left out, in characters: there
+// may be more than a thousand of them.
+const mostRemovedText = 600
+
+func removedViewOf(r knowledge.Removed) removedView {
+	v := removedView{passageView: passageViewOf(r.Passage), Reason: r.Reason}
+	characters := 0
+	for at := range v.Text {
+		if characters == mostRemovedText {
+			v.Text, v.Truncated = v.Text[:at]+"…", true
+			break
+		}
+		characters++
+	}
+	return v
 }
 
 type timingsView struct {
@@ -125,7 +143,7 @@ func explanationViewOf(x *knowledge.Explanation, cut []knowledge.Passage) *expla
 		matched(p)
 	}
 	for _, r := range x.Removed {
-		v.Removed = append(v.Removed, removedView{passageViewOf(r.Passage), r.Reason})
+		v.Removed = append(v.Removed, removedViewOf(r))
 		if r.Reason != knowledge.RemovedTokens { // those are among the passages
 			matched(r.Passage)
 		}

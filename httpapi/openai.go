@@ -163,9 +163,20 @@ func failureProblem(code, message string) *problem {
 	return &problem{kind: k, detail: message, final: true}
 }
 
-// callFailure is what a call of a provider that is no execution is answered with.
+// callFailure is what the call of an embedding model that is no execution is answered
+// with.
 func callFailure(e *llm.Error) *problem {
 	p := failureProblem(string(e.Code), e.Message)
+	p.title = "The embedding call failed"
+	switch e.Code {
+	case llm.CodeNotFound:
+		p = noModel(strings.TrimSpace(e.Message + " " + e.Detail))
+	case llm.CodeContextTooLong:
+		p.detail = "The text is too long for this model."
+	case llm.CodeContentFiltered:
+		p.detail = "The model provider's content filter refused the text."
+	default: // their sentences speak of no prompt
+	}
 	p.final, p.retryAfter, p.cause = !e.Retryable, e.RetryAfter, e
 	return p
 }

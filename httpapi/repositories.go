@@ -251,11 +251,20 @@ func notALine(text string) string {
 		return "is missing"
 	case strings.TrimSpace(text) != text:
 		return "must not begin or end with spaces"
-	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
-		return "must be one line of text"
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, endsLine):
+		return "must be one line of text, without control characters"
+	case strings.ContainsFunc(text, turnsText):
+		return "must not turn the direction of text (U+202A to U+202E, U+2066 to U+2069)"
 	}
 	return ""
 }
+
+// endsLine tells whether a character ends a line, or steers what shows it.
+func endsLine(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) }
+
+// turnsText tells whether a character makes what follows be shown in another order: a
+// name could pass for another one. Right-to-left writing does not need it.
+func turnsText(r rune) bool { return r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' }
 
 // number reads a whole number that may be missing.
 func (r *triggerReader) number(name string, least, most, missing int) int {

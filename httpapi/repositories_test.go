@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -266,6 +267,73 @@ func TestManyProblems(t *testing.T) {
 	got := a.do(call{method: "POST", path: repositories + "/1/documents", media: media, body: body}).want(http.StatusUnprocessableEntity).body
 	if !strings.Contains(string(got), "201 problems, the first 100 listed in errors.") || strings.Count(string(got), `"pointer"`) != 100 {
 		t.Errorf("%d bytes: %.300s", len(got), got)
+	}
+}
+
+// A name is one line that is shown in the order in which it is written, wherever names
+// come from; a text may be anything.
+func TestNamesRefused(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	documents := repositories + "/1/documents"
+	for _, bad := range []string{"\n", "\r", "\t", "\x01", "\x1b", "\x7f", "\u0085", "\u009b", "\u2028", "\u2029", "\u202a", "\u202e", "\u2066", "\u2069"} {
+		name := "report" + bad + "fdp.exe"
+		quoted, err := json.Marshal(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, media := form(t, [3]string{"file", "a.txt", "a"}, [3]string{"name", "", name})
+		for what, c := range map[string]call{
+			"a repository":         {method: "POST", path: repositories, body: `{"name":` + string(quoted) + `,"embeddingModel":"test/words"}`},
+			"a repository renamed": {method: "PUT", path: repositories + "/1", body: `{"name":` + string(quoted) + `}`},
+			"a text":               {method: "POST", path: documents, body: `{"name":` + string(quoted) + `,"text":"a"}`},
+			"an address":           {method: "POST", path: documents, body: `{"name":` + string(quoted) + `,"url":"https://example.com/"}`},
+			"a form":               {method: "POST", path: documents, media: media, body: body},
+		} {
+			got := a.do(c).want(http.StatusUnprocessableEntity).object()
+			list, _ := got["errors"].([]any)
+			if len(list) != 1 {
+				t.Fatalf("%s named %q: %v", what, name, got)
+			}
+			if e, _ := list[0].(map[string]any); e["pointer"] != "/name" || e["code"] != "invalid" {
+				t.Errorf("%s named %q: %v", what, name, e)
+			}
+		}
+	}
+	for _, good := range []string{"דוח.txt", "تقرير ۲۰۲۶.pdf", "報告書.md", "re\u0301sume\u0301.txt", "👩\u200d🔬.md"} {
+		body, media := form(t, [3]string{"file", "a.txt", "Tides \u202efollow\u202c\n\u2028 the moon."}, [3]string{"name", "", good})
+		if d := a.do(call{method: "POST", path: documents, media: media, body: body}).want(http.StatusAccepted).object(); d["name"] != good {
+			t.Errorf("%q became %v", good, d["name"])
+		}
+	}
+}
+
+// Documents are listed in the order in which they came, page by page; a new version
+// keeps the place of its document.
+func TestDocumentsInOrder(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, setup{})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	documents := repositories + "/1/documents"
+	for i, name := range []string{"b", "c", "a", "b"} {
+		a.process(a.do(call{method: "POST", path: documents, body: fmt.Sprintf(`{"name":%q,"text":"Tides %d."}`, name, i)}).want(http.StatusAccepted).object())
+	}
+	var names []string
+	for query := "?limit=2"; query != ""; {
+		page := a.do(call{path: documents + query}).want(http.StatusOK).object()
+		items, _ := page["items"].([]any)
+		for _, item := range items {
+			d, _ := item.(map[string]any)
+			names = append(names, fmt.Sprint(d["name"]))
+		}
+		query = ""
+		if next, ok := page["nextCursor"].(string); ok {
+			query = "?limit=2&cursor=" + next
+		}
+	}
+	if got := strings.Join(names, " "); got != "b c a" {
+		t.Errorf("listed %s", got)
 	}
 }
 

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -11,12 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chainstream/chainstream/httpapi"
+	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
 	"github.com/chainstream/chainstream/llm/llmtest"
 )
 
 type passageReply struct {
 	DocumentName, Text, Reason string
+	Truncated                  bool
 	Signals                    map[string]any
 }
 
@@ -143,6 +146,73 @@ func TestSearchExplained(t *testing.T) {
 	}
 }
 
+// A search by vectors whose model fails tells so in the words of other failed calls.
+func TestSearchFails(t *testing.T) {
+	t.Parallel()
+	var failure *llm.Error
+	failing := func() error { return failure }
+	a := newAPI(t, setup{config: func(c *httpapi.Config) {
+		if s, ok := c.Search.(*knowledge.Searcher); ok {
+			s.Embeddings, s.Retry = failingEmbeddings{failing}, llm.RetryPolicy{Attempts: 1}
+		}
+	}})
+	a.do(call{method: "POST", path: repositories, body: `{"name":"sea","embeddingModel":"test/words"}`}).want(http.StatusCreated)
+	for _, tt := range []struct {
+		code   llm.Code
+		status int
+		is     string
+		title  string
+	}{
+		{llm.CodeUnavailable, http.StatusBadGateway, "unavailable", "The embedding call failed"},
+		{llm.CodeQuotaExceeded, http.StatusTooManyRequests, "insufficient_quota", "The embedding call failed"},
+		{llm.CodeNotFound, http.StatusNotFound, "model_not_found", "There is no such model"},
+	} {
+		failure = llm.NewError(tt.code, nil)
+		got := a.do(call{method: "POST", path: repositories + "/search", body: `{"repositories":[1],"query":"x","search":"vector"}`})
+		got.problem(tt.status, tt.is)
+		if o := got.object(); o["title"] != tt.title || o["detail"] != failure.Message {
+			t.Errorf("%s: %v", tt.code, o)
+		}
+	}
+}
+
+// failingEmbeddings is a model whose calls fail.
+type failingEmbeddings struct{ failure func() error }
+
+func (f failingEmbeddings) Embedding(id string) (knowledge.Embedding, error) {
+	return knowledge.Embedding{Embedder: f, Model: id, Batch: 8, Count: llm.EstimateTokens}, nil
+}
+
+func (f failingEmbeddings) Embed(context.Context, string, []string, int) ([][]float32, llm.Usage, error) {
+	return nil, llm.Usage{}, f.failure()
+}
+
+// Of what was left out an explanation tells the beginning, cut between characters.
+func TestSearchExplainsShortly(t *testing.T) {
+	t.Parallel()
+	a, search := shelf(t)
+	for name, n := range map[string]int{"exact.txt": 592, "over.txt": 593} {
+		d := a.do(call{method: "POST", path: repositories + "/1/documents", body: fmt.Sprintf(`{"name":%q,"text":%q}`, name, "pelican "+strings.Repeat("é", n))}).want(http.StatusAccepted).object()
+		a.process(d)
+	}
+	seen := 0
+	for _, r := range search(`,"limit":1,"explain":true`).Explanation.Removed {
+		switch r.DocumentName {
+		case "exact.txt":
+			if seen++; r.Truncated || r.Text != "pelican "+strings.Repeat("é", 592) {
+				t.Errorf("all of it: %t, %q", r.Truncated, r.Text)
+			}
+		case "over.txt":
+			if seen++; !r.Truncated || r.Text != "pelican "+strings.Repeat("é", 592)+"…" {
+				t.Errorf("one character more: %t, %q", r.Truncated, r.Text)
+			}
+		}
+	}
+	if seen != 2 {
+		t.Errorf("%d of 2 were left out", seen)
+	}
+}
+
 // One text, with the fields that clients of other assistants know.
 func TestEmbedText(t *testing.T) {
 	t.Parallel()
@@ -182,7 +252,19 @@ func TestEmbedText(t *testing.T) {
 	}
 	// A text that is too long is an error here, not cut in silence.
 	fake.OtherwiseEmbed(llmtest.EmbedRefuse(0, 3))
-	embed(`{"text": "one two three four", "model": "openai/short"}`).problem(http.StatusBadRequest, "context_length_exceeded")
+	long := embed(`{"text": "one two three four", "model": "openai/short"}`)
+	long.problem(http.StatusBadRequest, "context_length_exceeded")
+	if o := long.object(); o["detail"] != "The text is too long for this model." {
+		t.Errorf("%v", o)
+	}
+
+	// What failed is named, and no execution is: there was none.
+	fake.ScriptEmbeddings("locked", llmtest.EmbedReply{Status: http.StatusUnauthorized})
+	got := embed(`{"text": "x", "model": "openai/locked"}`)
+	got.problem(http.StatusBadGateway, "provider_unauthorized")
+	if o := got.object(); o["title"] != "The embedding call failed" || o["detail"] != "The model provider refused the credentials." {
+		t.Errorf("%v", o)
+	}
 
 	// Without OpenAI it is a model that needs none.
 	offline := newAPI(t, setup{config: func(c *httpapi.Config) { c.Embeddings = vocabulary{} }})

@@ -192,7 +192,10 @@ func (g *Ingester) read(ctx context.Context, document int64, version int, upload
 	if err := g.Store.Progress(ctx, document, version, progressExtracted); err != nil {
 		return 0, err
 	}
-	chunks := cut(blocks, repository, embedding)
+	chunks, err := cut(ctx, blocks, repository, embedding)
+	if err != nil {
+		return 0, err
+	}
 	if err := g.Store.SaveChunks(ctx, document, version, chunks); err != nil {
 		return 0, err
 	}
@@ -236,14 +239,17 @@ func sentence(s string) string {
 }
 
 // cut makes the chunks of a document.
-func cut(blocks []extract.Block, r Repository, e Embedding) []Chunk {
+func cut(ctx context.Context, blocks []extract.Block, r Repository, e Embedding) ([]Chunk, error) {
 	most := r.ChunkTokens
 	if e.MaxTokens > 0 {
 		most = min(most, e.MaxTokens)
 	}
-	pieces := chunk.Split(blocks, chunk.Options{
+	pieces, err := chunk.Split(ctx, blocks, chunk.Options{
 		MaxTokens: most, Overlap: r.ChunkOverlap, Count: func(text string) int { return int(e.Count(text)) },
 	})
+	if err != nil {
+		return nil, err
+	}
 	chunks := make([]Chunk, len(pieces))
 	for i, p := range pieces {
 		hash := sha256.Sum256([]byte(p.Embedded()))
@@ -251,7 +257,7 @@ func cut(blocks []extract.Block, r Repository, e Embedding) []Chunk {
 			Ordinal: i, Headings: p.Path(), Text: p.Text, Page: p.Page, Tokens: p.Tokens, ContentHash: hash[:],
 		}
 	}
-	return chunks
+	return chunks, nil
 }
 
 // embedded is the text of a stored chunk that its vector stands for.

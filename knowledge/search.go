@@ -249,6 +249,9 @@ func (s *Searcher) embedQuery(ctx context.Context, space Space, parts []string) 
 		}
 		got, err := EmbedTexts(within, e, missing, EmbedOptions{Dimensions: space.Dimensions, Purpose: llm.PurposeQuery, Cut: true, Retry: retry})
 		if err != nil {
+			if within.Err() != nil && ctx.Err() == nil {
+				err = llm.NewError(llm.CodeTimeoutTotal, err)
+			}
 			out.Err = err
 			return out
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/chainstream/chainstream/knowledge"
 	"github.com/chainstream/chainstream/llm"
@@ -55,13 +56,18 @@ func (s *shelf) Around(context.Context, []knowledge.Place, int) (map[knowledge.P
 type model struct {
 	fail   error
 	vector []float32 // {1, 0} when it is nil
+	hangs  bool
 }
 
 func (m model) Embedding(string) (knowledge.Embedding, error) {
 	return knowledge.Embedding{Embedder: m, Model: "m", Batch: 100, Count: llm.EstimateTokens}, nil
 }
 
-func (m model) Embed(_ context.Context, _ string, texts []string, _ int) ([][]float32, llm.Usage, error) {
+func (m model) Embed(ctx context.Context, _ string, texts []string, _ int) ([][]float32, llm.Usage, error) {
+	if m.hangs {
+		<-ctx.Done()
+		return nil, llm.Usage{}, llm.NewError(llm.CodeCancelled, ctx.Err())
+	}
 	if m.fail != nil {
 		return nil, llm.Usage{}, m.fail
 	}
@@ -197,6 +203,18 @@ func TestSearchDegraded(t *testing.T) {
 	if got, err := searcher(&shelf{pending: 2}, model{}).Retrieve(t.Context(), query); err != nil || !strings.Contains(got.Degraded, "still being processed (4)") {
 		t.Errorf("nothing yet: %+v, %v", got, err)
 	}
+}
+
+// A model that does not answer is what a search waited for in vain, not the database.
+func TestSearchWaitsInVain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		query := knowledge.Query{Repositories: []int64{1}, Text: "x", Search: knowledge.SearchVector, Limit: 9}
+		_, err := searcher(&shelf{}, model{hangs: true}).Retrieve(t.Context(), query)
+		if failed, ok := errors.AsType[*llm.Error](err); !ok || failed.Code != llm.CodeTimeoutTotal {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // A search begins again when a space is gone, but not for ever.

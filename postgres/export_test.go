@@ -5,3 +5,6 @@ var RegisterArrays = registerArrays
 
 // LogSettings is what a connection of the log and the queue is set to.
 const LogSettings = logSettings
+
+// MakeIndex makes the index of a space by a statement.
+var MakeIndex = makeIndex

@@ -74,14 +74,15 @@ type ingestWorker struct {
 // Work implements river.Worker.
 func (w *ingestWorker) Work(ctx context.Context, job *river.Job[ingestArgs]) error {
 	again, err := w.cfg.Ingest(ctx, job.Args.DocumentID, job.Args.Version)
-	return ended(job.JobRow, again, err, 0, func() error { return w.cfg.GaveUp(ctx, job.Args.DocumentID, job.Args.Version) })
+	return ended(ctx, job.JobRow, again, err, 0, func() error { return w.cfg.GaveUp(ctx, job.Args.DocumentID, job.Args.Version) })
 }
 
 // ended says what becomes of a job after a turn: it goes on after a pause, is tried
-// again later, or was tried too often.
-func ended(job *rivertype.JobRow, again bool, err error, pause time.Duration, gaveUp func() error) error {
+// again later, or was tried too often. What a stop cut off was no try, whatever it
+// says that it failed of.
+func ended(ctx context.Context, job *rivertype.JobRow, again bool, err error, pause time.Duration, gaveUp func() error) error {
 	switch {
-	case again, errors.Is(err, context.Canceled):
+	case again, errors.Is(err, context.Canceled), err != nil && errors.Is(ctx.Err(), context.Canceled):
 		return river.JobSnooze(pause)
 	case err != nil && job.Attempt >= job.MaxAttempts:
 		return errors.Join(err, gaveUp())
@@ -114,7 +115,7 @@ const remodelPause = time.Second
 // Work implements river.Worker.
 func (w *remodelWorker) Work(ctx context.Context, job *river.Job[remodelArgs]) error {
 	again, err := w.cfg.Remodel(ctx, job.Args.RepositoryID, job.Args.SpaceID)
-	return ended(job.JobRow, again, err, remodelPause, func() error { return w.cfg.GaveUpRemodel(ctx, job.Args.RepositoryID, job.Args.SpaceID) })
+	return ended(ctx, job.JobRow, again, err, remodelPause, func() error { return w.cfg.GaveUpRemodel(ctx, job.Args.RepositoryID, job.Args.SpaceID) })
 }
 
 // Jobs makes the worker of the queue; Start sets it to work.

@@ -111,6 +111,26 @@ func TestSearchLeaves(t *testing.T) {
 	}
 }
 
+// A document that has nothing but headings is found by them.
+func TestHeadingsAlone(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t)
+	r := l.repository("docs", "test/a", 8)
+	d := l.add(r.ID, "agenda.md", "# Agenda\n\n## Budget\n\n## Elections\n", "")
+	if d.Status != knowledge.StatusReady || d.Chunks != 1 {
+		t.Fatalf("%s with %d chunks", d.Status, d.Chunks)
+	}
+	for _, search := range []string{knowledge.SearchKeyword, knowledge.SearchVector} {
+		found, err := l.searcher.Retrieve(t.Context(), knowledge.Query{Repositories: []int64{r.ID}, Text: "elections", Search: search, Limit: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found.Passages) != 1 || found.Passages[0].Headings != "Agenda" || found.Passages[0].Text != "Budget\n\nElections" {
+			t.Errorf("%s: %+v", search, found.Passages)
+		}
+	}
+}
+
 // Without the model a hybrid search goes by words and says so, a vector one fails.
 func TestSearchWithoutModel(t *testing.T) {
 	t.Parallel()

@@ -78,7 +78,7 @@ const graphElement = 1000
 // half of what PostgreSQL was told that the machine keeps of its files. Where
 // processes cannot share so much, as in containers with a small /dev/shm, one process
 // makes it alone, and where there is not so much at all, with what the operator allows.
-func makeIndex(ctx context.Context, conn *pgx.Conn, space int64, statement string) error {
+func makeIndex(ctx context.Context, conn db.DBTX, space int64, statement string) error {
 	size, err := db.New(conn).SpaceSize(ctx, space)
 	if err != nil {
 		return err

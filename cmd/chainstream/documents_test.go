@@ -209,8 +209,8 @@ func TestDocumentsByAddress(t *testing.T) {
 		t.Errorf("found: %s", got)
 	}
 	for path, want := range map[string]string{"/nothing": "answered with status 404", "/inside": "does not fetch from"} {
-		if r := execute(t, s.client(), "knowledge", "add", "web", site.URL+path); r.code != 1 || !strings.Contains(r.stdout, "failed. The address") || !strings.Contains(r.stdout, want) {
-			t.Errorf("%s: %d %s", path, r.code, r.stdout)
+		if r := execute(t, s.client(), "knowledge", "add", "web", site.URL+path); r.code != 1 || !strings.Contains(r.stderr, "failed. The address") || !strings.Contains(r.stderr, want) {
+			t.Errorf("%s: %d %s", path, r.code, r.stderr)
 		}
 	}
 	if r := execute(t, nil, "serve", "--fetch-allow", "everything"); r.code != 2 || !strings.Contains(r.stderr, "neither an address nor a network") {

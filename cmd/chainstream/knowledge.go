@@ -186,6 +186,8 @@ type knowledgeAddCommand struct {
 func (knowledgeAddCommand) Help() string {
 	return `Documents are named after their paths. A file that is there already gets a new version, unless it is the same; so does a web address, which is fetched every time. Of folders, those files are taken that can be read: text, Markdown, HTML, PDF, DOCX, CSV, JSON and JSONL; hidden ones are left out.
 
+What cannot be added is a line of its own on standard error and keeps nothing else away; a last line says how many there were, and the exit code is 1. --json prints the documents that the server has.
+
 Examples:
 
     chainstream knowledge create docs
@@ -193,34 +195,50 @@ Examples:
     chainstream knowledge search docs "how long are events kept?"`
 }
 
-// Run uploads the files and waits for them.
+// Run uploads the files and waits for them. A bad one does not keep the others away.
 func (c *knowledgeAddCommand) Run(ctx context.Context, a *app) error {
-	files, err := c.files()
-	if err != nil {
-		return err
-	}
 	id, err := c.repository(ctx, c.Repository)
 	if err != nil {
 		return err
 	}
-	documents := make([]json.RawMessage, len(files))
-	failed := false
-	for i, file := range files {
-		if documents[i], err = c.add(ctx, id, file); err != nil {
+	total, failed := 0, 0
+	fail := func(what string) {
+		failed++
+		a.remark("%s", strings.Join(strings.Fields(what), " "))
+	}
+	files := c.files(func(path string, err error) {
+		total++
+		fail(fmt.Sprintf("%s cannot be read (%s)", path, reason(err)))
+	})
+	total += len(files)
+	if total == 0 {
+		return &exitError{code: exitFailed, message: "there are no files that can be read in " + strings.Join(c.Paths, ", ")}
+	}
+	documents := []json.RawMessage{}
+	for _, file := range files {
+		document, err := c.add(ctx, id, file)
+		switch {
+		case err == nil:
+			documents = append(documents, document)
+		case ofOneDocument(err):
+			fail(file + ": " + err.Error())
+		default:
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
-	for i, file := range files {
-		var e documentEntry
-		if documents[i], e, err = c.await(ctx, a, id, documents[i]); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		failed = failed || e.Status == stateFailed
-		if c.JSON {
-			continue
-		}
-		if err := a.printf("%s\n", printable(e.line())); err != nil {
-			return err
+	for i := range documents {
+		e, err := c.await(ctx, a, id, &documents[i])
+		switch {
+		case err != nil && ofOneDocument(err):
+			fail(e.Name + ": " + err.Error())
+		case err != nil:
+			return fmt.Errorf("%s: %w", e.Name, err)
+		case e.Status == stateFailed:
+			fail(e.line())
+		case !c.JSON:
+			if err := a.printf("%s\n", printable(e.line())); err != nil {
+				return err
+			}
 		}
 	}
 	if c.JSON {
@@ -228,10 +246,24 @@ func (c *knowledgeAddCommand) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	if failed {
-		return &exitError{code: exitFailed}
+	if failed > 0 {
+		return &exitError{code: exitFailed, message: fmt.Sprintf("%d of %s could not be added", failed, count(total, "document"))}
 	}
 	return nil
+}
+
+// ofOneDocument tells whether an error says nothing about the documents that follow: it
+// is not the server that is away or full, nor the repository that is missing.
+func ofOneDocument(err error) bool {
+	var local *exitError
+	var p *client.Problem
+	switch {
+	case errors.As(err, &local):
+		return local.code == exitFailed
+	case errors.As(err, &p):
+		return p.Code != "" && p.Code != "repository_not_found" && p.Status != http.StatusServiceUnavailable && p.Status != http.StatusInsufficientStorage
+	}
+	return false
 }
 
 // readable are the endings of files that are taken out of folders.
@@ -240,21 +272,22 @@ var readable = map[string]bool{
 	".jsonl": true, ".ndjson": true, ".json": true, ".txt": true, ".text": true, ".rst": true, ".adoc": true,
 }
 
-// files answers the files that the paths mean.
-func (c *knowledgeAddCommand) files() ([]string, error) {
+// files answers the files that the paths mean, and tells of those that cannot be read.
+func (c *knowledgeAddCommand) files(bad func(path string, err error)) []string {
 	var files []string
 	for _, path := range c.Paths {
 		if isAddress(path) {
 			files = append(files, path)
 			continue
 		}
-		err := filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error { // errors have been told by then
 			switch {
 			case err != nil:
-				return err
+				bad(at, err)
 			case at == path && !entry.IsDir():
 				if err := checkRegular(at); err != nil {
-					return err
+					bad(at, err)
+					return nil
 				}
 				files = append(files, at)
 			case at != path && strings.HasPrefix(entry.Name(), "."):
@@ -266,14 +299,8 @@ func (c *knowledgeAddCommand) files() ([]string, error) {
 			}
 			return nil
 		})
-		if err != nil {
-			return nil, &exitError{code: exitFailed, err: err, message: fmt.Sprintf("%s cannot be read (%s)", path, reason(err))}
-		}
 	}
-	if len(files) == 0 {
-		return nil, &exitError{code: exitFailed, message: "there are no files that can be read in " + strings.Join(c.Paths, ", ")}
-	}
-	return files, nil
+	return files
 }
 
 // errNoFile is the error of a path that is read without an end, or waits for somebody
@@ -307,9 +334,9 @@ func (c *knowledgeAddCommand) add(ctx context.Context, repository int64, file st
 		err = c.call(ctx, client.Request{Method: http.MethodPost, Path: documentsPath(repository), Body: fields}, &raw)
 		return raw, err
 	}
-	data, err := os.ReadFile(file)
+	data, err := readDocumentFile(file)
 	if err != nil {
-		return nil, &exitError{code: exitFailed, err: err, message: "cannot be read (" + reason(err) + ")"}
+		return nil, err
 	}
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
@@ -331,21 +358,39 @@ func (c *knowledgeAddCommand) add(ctx context.Context, repository int64, file st
 	return raw, err
 }
 
+// mostFile is what a column of PostgreSQL can hold, in bytes. What a server takes is
+// mostly much less; it says so before the file is sent.
+const mostFile = 1 << 30
+
+func readDocumentFile(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err == nil && info.Size() > mostFile {
+		return nil, &exitError{code: exitFailed, message: "is larger than 1 GiB"}
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, &exitError{code: exitFailed, err: err, message: "cannot be read (" + reason(err) + ")"}
+	}
+	return data, nil
+}
+
 // awaitEvery is how often a document is asked for that is being processed.
 const awaitEvery = 200 * time.Millisecond
 
-// await answers a document when it is no longer processed, or as it is.
-func (c *knowledgeAddCommand) await(ctx context.Context, a *app, repository int64, raw json.RawMessage) (json.RawMessage, documentEntry, error) {
+// await reads a document until it is no longer processed, or once.
+func (c *knowledgeAddCommand) await(ctx context.Context, a *app, repository int64, raw *json.RawMessage) (e documentEntry, err error) {
 	tick := time.NewTicker(awaitEvery)
 	defer tick.Stop()
 	said := ""
 	for {
-		var e documentEntry
-		if err := json.Unmarshal(raw, &e); err != nil {
-			return nil, e, fmt.Errorf("read the document: %w", err)
+		if err := json.Unmarshal(*raw, &e); err != nil {
+			return e, fmt.Errorf("read the document: %w", err)
 		}
 		if c.NoWait || e.Status != "processing" {
-			return raw, e, nil
+			return e, nil
 		}
 		if e.Error != "" && e.Error != said {
 			a.remark("%s: %s The server goes on when this command has ended", e.Name, e.Error)
@@ -354,10 +399,10 @@ func (c *knowledgeAddCommand) await(ctx context.Context, a *app, repository int6
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, e, ctx.Err()
+			return e, ctx.Err()
 		}
-		if err := c.call(ctx, client.Request{Path: documentsPath(repository) + "/" + strconv.FormatInt(e.ID, 10)}, &raw); err != nil {
-			return nil, e, err
+		if err := c.call(ctx, client.Request{Path: documentsPath(repository) + "/" + strconv.FormatInt(e.ID, 10)}, raw); err != nil {
+			return e, err
 		}
 	}
 }

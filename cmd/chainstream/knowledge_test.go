@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/llm/llmtest"
 )
@@ -97,7 +99,7 @@ func TestKnowledge(t *testing.T) {
 		t.Errorf("exit code %d", r.code)
 	}
 	for _, want := range []string{"paper.pdf: failed. This kind of file cannot be read", "garbage.docx: failed. The file is damaged or not of its kind.", "bomb.docx: failed. The file unfolds to more text, or takes more time or memory to read, than is allowed."} {
-		if !strings.Contains(r.stdout, want) {
+		if !strings.Contains(r.stderr, want) {
 			t.Errorf("no %q in:\n%s%s", want, r.stdout, r.stderr)
 		}
 	}
@@ -136,6 +138,71 @@ func TestKnowledge(t *testing.T) {
 		if r := execute(t, s.client(), append([]string{"knowledge"}, tt.args...)...); r.code != 1 || !strings.Contains(r.stderr, tt.want) {
 			t.Errorf("%v: %d %s", tt.args, r.code, r.stderr)
 		}
+	}
+}
+
+// What is bad in a folder, or among what is named, is told a line each and counted, and
+// the rest is added.
+func TestKnowledgeAddsTheRest(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil, "--database-url", pgtest.Database(t), "--max-upload", "2000000")
+	succeed(t, s.client(), "knowledge", "create", "mixed", "--model", "offline/hash")
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for name, text := range map[string]string{
+		"a.md": "Apples are red.", "broken.pdf": "no such format", "empty.txt": "", "large.txt": strings.Repeat("many words ", 300_000), "z.md": "Zebras have stripes.",
+	} {
+		if err := os.WriteFile(at(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(at("vast.csv"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(at("vast.csv"), 1<<30+1); err != nil { // a file with a hole takes no room
+		t.Fatal(err)
+	}
+	args := []string{"knowledge", "add", "mixed", at("missing.md"), dir}
+	r := execute(t, s.client(), args...)
+	if want := at("a.md") + ": ready, 1 chunks\n" + at("z.md") + ": ready, 1 chunks\n"; r.stdout != want || r.code != 1 {
+		t.Errorf("exit code %d, printed:\n%swant:\n%s", r.code, r.stdout, want)
+	}
+	told := strings.Split(strings.TrimSuffix(r.stderr, "\n"), "\n")
+	want := []string{
+		at("missing.md") + " cannot be read (no such file or directory)",
+		at("empty.txt") + ": The request is not valid: /file: must not be empty (422 invalid_request)",
+		at("large.txt") + ": The body is too large: A body may have up to 2000000 bytes (1.9 MiB) (413 body_too_large)",
+		at("vast.csv") + ": is larger than 1 GiB",
+		at("broken.pdf") + ": failed. The file is damaged or not of its kind.",
+		"5 of 7 documents could not be added",
+	}
+	for i := range want {
+		want[i] = "chainstream: " + want[i]
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+
+	r = execute(t, s.client(), append(args, "--json")...)
+	var documents []struct{ Name, Status string }
+	if err := json.Unmarshal([]byte(r.stdout), &documents); err != nil {
+		t.Fatalf("%v\n%s%s", err, r.stdout, r.stderr)
+	}
+	var states []string
+	for _, d := range documents {
+		states = append(states, filepath.Base(d.Name)+" "+d.Status)
+	}
+	if diff := cmp.Diff([]string{"a.md ready", "broken.pdf failed", "z.md ready"}, states); diff != "" || r.code != 1 {
+		t.Errorf("as JSON, exit code %d (-want +got):\n%s", r.code, diff)
+	}
+	if diff := cmp.Diff(want, strings.Split(strings.TrimSuffix(r.stderr, "\n"), "\n")); diff != "" {
+		t.Errorf("told beside the JSON (-want +got):\n%s", diff)
+	}
+
+	// Of what is about all documents, one line is enough.
+	r = execute(t, s.client(), "knowledge", "add", "9", at("a.md"), at("z.md"))
+	if r.code != 1 || strings.Count(r.stderr, "404 repository_not_found") != 1 {
+		t.Errorf("no repository: %d\n%s", r.code, r.stderr)
 	}
 }
 

@@ -32,7 +32,7 @@ func New(server string) (*Client, error) {
 		return nil, fmt.Errorf("the server address %q is not of the form http://host:port", server)
 	}
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute, ExpectContinueTimeout: time.Second}
 	return &Client{base: strings.TrimRight(server, "/"), http: &http.Client{Transport: transport}}, nil
 }
 
@@ -61,6 +61,11 @@ type Request struct {
 	Key         string // idempotency key; "" = none
 }
 
+// askedFor is the size of a body, in bytes, from which on the server is asked first: it
+// refuses what is too large before it is sent, and a connection that it closes
+// meanwhile might lose the refusal.
+const askedFor = 1 << 20
+
 // Open sends a request and answers the response of a success, whose body the
 // caller closes. Errors: *NoServerError and *Problem.
 func (c *Client) Open(ctx context.Context, r Request) (*http.Response, error) {
@@ -88,6 +93,9 @@ func (c *Client) Open(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	if r.Key != "" {
 		req.Header.Set("Idempotency-Key", r.Key)
+	}
+	if len(r.Body) > askedFor {
+		req.Header.Set("Expect", "100-continue")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

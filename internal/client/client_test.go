@@ -58,6 +58,24 @@ func TestDo(t *testing.T) {
 	}
 }
 
+// A large body waits until the server wants it.
+func TestRefusedBeforeSent(t *testing.T) {
+	t.Parallel()
+	for size, expect := range map[int]string{1 << 20: "", 1<<20 + 1: "100-continue"} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if got := r.Header.Get("Expect"); got != expect {
+				t.Errorf("%d bytes: Expect %q", size, got)
+			}
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		})
+		err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/a", Body: make([]byte, size)}, nil)
+		var p *client.Problem
+		if !errors.As(err, &p) || p.Status != http.StatusRequestEntityTooLarge {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
 func TestNoContent(t *testing.T) {
 	t.Parallel()
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })

@@ -6,7 +6,9 @@
 package chunk
 
 import (
+	"context"
 	"iter"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -50,43 +52,100 @@ const separator = " > "
 // least is the smallest MaxTokens that leaves room for text.
 const least = 16
 
-// Split cuts a document.
-func Split(blocks []extract.Block, o Options) []Chunk {
+// Split cuts a document. Large ones take minutes: the end of ctx is noticed within a
+// second or so, and its cause is the only error.
+func Split(ctx context.Context, blocks []extract.Block, o Options) ([]Chunk, error) {
 	o.MaxTokens = max(o.MaxTokens, least)
 	o.Overlap = min(max(o.Overlap, 0), o.MaxTokens/3)
 	count := o.Count
 	o.Count = func(text string) int { return max(count(text), (len(text)+bytesPerToken-1)/bytesPerToken) }
-	var chunks []Chunk
-	var path []extract.Block
-	var section []extract.Block
-	size := 0 // of the section
-	flush := func() {
-		chunks = append(chunks, o.section(headings(path), section)...)
-		section, size = nil, 0
-	}
+	c := cutter{Options: o}
 	for _, b := range blocks {
-		if b.Kind != extract.Heading {
-			for part := range parts(b) {
-				if size += len(part.Text); size > maxSection || len(b.Text) > maxBlock {
-					flush()
-					size = len(part.Text)
-				}
-				section = append(section, part)
-			}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if b.Kind == extract.Heading {
+			c.heading(b)
 			continue
 		}
-		flush()
-		for len(path) > 0 && path[len(path)-1].Level >= b.Level {
-			path = path[:len(path)-1]
+		for part := range parts(b) {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			c.add(part, len(b.Text) > maxBlock)
 		}
-		path = append(path, b)
 	}
-	flush()
-	for i, c := range chunks {
-		chunks[i].Tokens = count(c.Embedded())
+	c.heading(extract.Block{}) // which ends all sections
+	c.flushBare()
+	for i, chunk := range c.chunks {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		c.chunks[i].Tokens = count(chunk.Embedded())
 	}
-	return chunks
+	return c.chunks, nil
 }
+
+// cutter collects what stands under one heading.
+type cutter struct {
+	Options
+	chunks  []Chunk
+	path    []extract.Block // headings down to where the document is
+	section []extract.Block // what has not been cut yet
+	size    int             // of section, in bytes
+
+	empty bool            // nothing stands under the last heading of path
+	bare  []extract.Block // headings under which nothing stands, which have not been cut yet
+	above []extract.Block // the path to them
+}
+
+// add takes a block. One that is only a part of a block is cut alone.
+func (c *cutter) add(b extract.Block, part bool) {
+	c.flushBare()
+	c.empty = false
+	if c.size += len(b.Text); c.size > maxSection || part {
+		c.flush()
+		c.size = len(b.Text)
+	}
+	c.section = append(c.section, b)
+}
+
+func (c *cutter) flush() {
+	c.chunks = append(c.chunks, c.Options.section(headings(c.path), c.section)...)
+	c.section, c.size = nil, 0
+}
+
+// heading begins a section. When nothing stands under the heading before it, that one
+// is a text of the section it belongs to: in no other passage it would be found.
+func (c *cutter) heading(b extract.Block) {
+	c.flush()
+	if last := len(c.path) - 1; last >= 0 && c.empty && c.path[last].Level >= b.Level {
+		if len(c.bare) == maxBare || !slices.Equal(c.above, c.path[:last]) {
+			c.flushBare()
+			c.above = slices.Clone(c.path[:last])
+		}
+		alone := c.path[last]
+		alone.Kind = extract.Paragraph
+		c.bare = append(c.bare, alone)
+	}
+	for len(c.path) > 0 && c.path[len(c.path)-1].Level >= b.Level {
+		c.path = c.path[:len(c.path)-1]
+	}
+	b.Text = strings.Join(strings.Fields(b.Text), " ")
+	c.path, c.empty = append(c.path, b), true
+}
+
+// flushBare makes passages of the headings under which nothing stands: those that
+// follow each other in a section are together.
+func (c *cutter) flushBare() {
+	if len(c.bare) > 0 {
+		c.chunks = append(c.chunks, c.Options.section(headings(c.above), c.bare)...)
+		c.bare = nil
+	}
+}
+
+// maxBare bounds the headings that are cut together.
+const maxBare = 1000
 
 // bytesPerToken is how much text a token stands for at most. To a model of another
 // language a whole book is one unknown word, and would be one passage.
@@ -150,7 +209,7 @@ func tableHead(text string) (head, rows string) {
 func headings(path []extract.Block) []string {
 	var out []string
 	for _, b := range path {
-		out = append(out, strings.Join(strings.Fields(b.Text), " "))
+		out = append(out, b.Text)
 	}
 	return out
 }
@@ -209,31 +268,69 @@ func (o Options) balance(units []unit, ends []int, room int) {
 	if len(ends) > 2 {
 		start = ends[len(ends)-3]
 	}
-	sum := func(units []unit) (tokens int) {
-		for _, u := range units {
-			tokens += u.tokens
-		}
-		return tokens
-	}
+	before, last := sum(units[start:cut]), sum(units[cut:])
 	const small = 4 // this part of a chunk
-	if sum(units[cut:]) > room/small {
+	if last > room/small {
 		return
 	}
-	for cut-1 > start && sum(units[cut-1:]) <= sum(units[start:cut-1]) && o.Count(joined(units[cut-1:])) <= room {
-		cut--
+	moved := 0
+	for tokens := 0; cut-moved-1 > start; moved++ {
+		if tokens += units[cut-moved-1].tokens; last+tokens > before-tokens {
+			break
+		}
 	}
-	ends[len(ends)-2] = cut
+	if moved == 0 {
+		return
+	}
+	all := o.Count(joined(units[cut-moved:]))
+	if all > room {
+		moved, _ = largest(0, last, moved, all, room, room+1, func(n int) int { return o.Count(joined(units[cut-n:])) })
+	}
+	ends[len(ends)-2] = cut - moved
+}
+
+func sum(units []unit) (tokens int) {
+	for _, u := range units {
+		tokens += u.tokens
+	}
+	return tokens
+}
+
+// largest answers the largest number whose tokens have room, and how many these are;
+// one that has enough will do. low has room, high has not. What is between them is
+// counted as seldom as possible, and is taken to grow with the number.
+func largest(low, tokensOfLow, high, tokensOfHigh, room, enough int, count func(n int) int) (n, tokens int) {
+	const bisect = 3 // every so many times, in case that the tokens are not where they are looked for
+	for turn := 1; high-low > 1 && tokensOfLow < enough; turn++ {
+		n := low + (high-low)/2
+		if turn%bisect != 0 {
+			n = low + int(int64(room-tokensOfLow)*int64(high-low)/int64(max(tokensOfHigh-tokensOfLow, 1)))
+		}
+		n = min(max(n, low+1), high-1)
+		if tokens := count(n); tokens <= room {
+			low, tokensOfLow = n, tokens
+		} else {
+			high, tokensOfHigh = n, tokens
+		}
+	}
+	return low, tokensOfLow
 }
 
 // fitHeadings leaves the headings a third of a chunk at most, the nearest ones
 // first, and answers what remains for text.
 func (o Options) fitHeadings(path []string) (kept []string, room int) {
-	for len(path) > 0 {
-		used := o.Count(strings.Join(path, separator) + "\n\n")
-		if used <= o.MaxTokens/3 {
-			return path, o.MaxTokens - used
+	size := 0
+	for _, heading := range path {
+		size += len(heading)
+	}
+	for ; len(path) > 0; path = path[1:] {
+		// What is too long in any language is not counted for every section.
+		if size <= o.MaxTokens/3*bytesPerToken {
+			if used := o.Count(strings.Join(path, separator) + "\n\n"); used <= o.MaxTokens/3 {
+				return path, o.MaxTokens - used
+			}
 		}
-		path = path[1:]
+		size -= len(path[0])
 	}
 	return nil, o.MaxTokens
 }
@@ -257,8 +354,11 @@ func (o Options) reach(units []unit, from, room int) int {
 		return cut
 	}
 	// What was added up unit by unit may be more as a whole.
-	for to > from+1 && o.Count(joined(units[from:to])) > room {
-		to--
+	if to > from+1 {
+		if all := o.Count(joined(units[from:to])); all > room {
+			n, _ := largest(1, units[from].tokens, to-from, all, room, room+1, func(n int) int { return o.Count(joined(units[from : from+n])) })
+			to = from + n
+		}
 	}
 	return to
 }
@@ -288,10 +388,15 @@ func (o Options) repeatable(units []unit, from int) (first, tokens int) {
 // another: at sentences of the chunk before it, as far as there is room.
 func (o Options) overlap(units []unit, from, to, room int) int {
 	first, _ := o.repeatable(units, from)
-	for first < from && o.Count(joined(units[first:to])) > room {
-		first++
+	if first == from {
+		return from
 	}
-	return first
+	all := o.Count(joined(units[first:to]))
+	if all <= room {
+		return first
+	}
+	repeated, _ := largest(0, sum(units[from:to]), from-first, all, room, room+1, func(n int) int { return o.Count(joined(units[from-n : to])) })
+	return from - repeated
 }
 
 func joined(units []unit) string {
@@ -330,17 +435,17 @@ func (o Options) units(b extract.Block, room int) []unit {
 
 func (o Options) lines(text, repeat string, room int) []unit {
 	var out []unit
-	gap := "\n"
+	gap := 1 // lines
 	for line := range strings.SplitSeq(text, "\n") {
 		if strings.TrimSpace(line) == "" { // belongs to the shape of code
-			gap += "\n"
+			gap++
 			continue
 		}
-		for _, u := range o.pieces(line, gap, room) {
+		for _, u := range o.pieces(line, strings.Repeat("\n", gap), room) {
 			u.repeat = repeat
 			out = append(out, u)
 		}
-		gap = "\n"
+		gap = 1
 	}
 	return out
 }
@@ -395,42 +500,39 @@ func (o Options) pieces(text, before string, room int) []unit {
 	}
 	var out []unit
 	for text != "" {
-		end := o.prefix(text, room)
-		out = append(out, unit{text: text[:end], before: before, tokens: o.Count(text[:end])})
+		end, used := o.prefix(text, tokens, room)
+		out = append(out, unit{text: text[:end], before: before, tokens: used})
 		text = strings.TrimLeftFunc(text[end:], isSpace)
+		tokens -= used
 		before = " "
 	}
 	return out
 }
 
-// prefix answers how much of a text has room: as many words as possible, or
-// characters when the first word is too long.
-func (o Options) prefix(text string, room int) int {
-	fits := func(end int) bool { return o.Count(text[:end]) <= room }
-	// The count grows with the text, and is never taken of much more than has room.
-	low, high := 0, min(len(text), max(room, 1))
-	for high < len(text) && fits(boundary(text, high)) {
-		low, high = high, min(len(text), 2*high)
-	}
-	for low < high {
-		middle := (low + high + 1) / 2
-		if fits(boundary(text, middle)) {
-			low = middle
-		} else {
-			high = middle - 1
+// prefix answers how much of a text of about so many tokens has room, and its tokens: as
+// many words as possible, or characters when the first word is too long.
+func (o Options) prefix(text string, tokens, room int) (end, used int) {
+	high := room * bytesPerToken // what has room is not longer
+	if len(text) <= high && tokens <= 2*room {
+		if tokens = o.Count(text); tokens <= room {
+			return len(text), tokens
 		}
 	}
-	end := boundary(text, low)
-	if end == len(text) {
-		return end
+	if high++; len(text) < high {
+		high = len(text)
+	} else {
+		tokens = int(int64(tokens) * int64(high) / int64(len(text)))
 	}
+	end, used = largest(0, 0, high, max(tokens, room+1), room, room, func(n int) int { return o.Count(text[:boundary(text, n)]) })
+	end = boundary(text, end)
 	if word := strings.LastIndexFunc(text[:end], isSpace); word > end/2 {
-		return word
+		return word, o.Count(text[:word])
 	}
 	if end == 0 {
 		_, end = utf8.DecodeRuneInString(text)
+		used = o.Count(text[:end])
 	}
-	return end
+	return end, used
 }
 
 // boundary moves a cut back to the start of a character.

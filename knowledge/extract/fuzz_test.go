@@ -149,10 +149,12 @@ func scalars(value any) (out []string) {
 // FuzzDOCX is about the XML inside: the archive would hide everything from the
 // fuzzer.
 func FuzzDOCX(f *testing.F) {
-	f.Add([]byte(`<w:document xmlns:w="w"><w:body><w:p><w:pPr><w:pStyle w:val="Heading2"/></w:pPr><w:r><w:t>Top</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>k</w:t></w:r></w:p></w:tc></w:tr></w:tbl></w:body></w:document>`))
-	f.Add([]byte("<p><numPr/><t>a</t><tab/><br/><t>b</t></p><p><outlineLvl val='8'/><t>c</t></p></tbl><tc>"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		blocksOf(t, "a.docx", "", archive(t, "word/document.xml", bytes.NewReader(data)))
+	f.Add([]byte(`<w:document xmlns:w="w"><w:body><w:p><w:pPr><w:pStyle w:val="Heading2"/></w:pPr><w:r><w:t>Top</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>k</w:t></w:r></w:p></w:tc></w:tr></w:tbl></w:body></w:document>`), []byte("<s/>"), []byte("<n/>"))
+	f.Add([]byte("<p><numPr/><t>a</t><tab/><br/><t>b</t></p><p><outlineLvl val='8'/><t>c</t></p></tbl><tc>"), []byte("<style"), []byte("<footnote"))
+	f.Add([]byte("<p><pStyle val='k'/><t>a</t><footnoteReference id='1'/></p><p><AlternateContent><Choice><txbxContent><p><t>b</t></p></txbxContent></Choice><Fallback><t>c</t></Fallback></AlternateContent></p>"),
+		[]byte("<s><style styleId='k'><name val='heading 1'/><basedOn val='k'/></style></s>"), []byte("<n><footnote id='1'><p><t>d</t></p></footnote></n>"))
+	f.Fuzz(func(t *testing.T, document, styles, notes []byte) {
+		blocksOf(t, "a.docx", "", word(t, [2]string{"document.xml", string(document)}, [2]string{"styles.xml", string(styles)}, [2]string{"footnotes.xml", string(notes)}))
 	})
 }
 
