@@ -228,6 +228,9 @@ type unit struct {
 // section cuts what stands under one heading.
 func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 	path, room := o.fitHeadings(path)
+	whole := func(units []unit) int {
+		return o.Count(Embedded(strings.Join(path, separator), joined(units))) - (o.MaxTokens - room)
+	}
 	var units []unit
 	for _, b := range blocks {
 		of := o.units(b, room)
@@ -242,14 +245,14 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 	var ends []int
 	for from := 0; from < len(units); {
 		_, repeated := o.repeatable(units, from)
-		from = o.reach(units, from, room-repeated)
+		from = o.reach(units, from, room-repeated, whole)
 		ends = append(ends, from)
 	}
-	o.balance(units, ends, room)
+	balance(units, ends, room, whole)
 	var chunks []Chunk
 	from := 0
 	for _, to := range ends {
-		first := o.overlap(units, from, to, room)
+		first := o.overlap(units, from, to, room, whole)
 		text := joined(units[first:to])
 		c := Chunk{Headings: path, Text: text, Page: units[from].page}
 		chunks = append(chunks, c)
@@ -260,7 +263,7 @@ func (o Options) section(path []string, blocks []extract.Block) []Chunk {
 
 // balance gives a last chunk that is hardly anything a part of the one before it:
 // a line alone says little.
-func (o Options) balance(units []unit, ends []int, room int) {
+func balance(units []unit, ends []int, room int, whole func([]unit) int) {
 	if len(ends) < 2 {
 		return
 	}
@@ -282,9 +285,9 @@ func (o Options) balance(units []unit, ends []int, room int) {
 	if moved == 0 {
 		return
 	}
-	all := o.Count(joined(units[cut-moved:]))
+	all := whole(units[cut-moved:])
 	if all > room {
-		moved, _ = largest(0, last, moved, all, room, room+1, func(n int) int { return o.Count(joined(units[cut-n:])) })
+		moved, _ = largest(0, last, moved, all, room, room+1, func(n int) int { return whole(units[cut-n:]) })
 	}
 	ends[len(ends)-2] = cut - moved
 }
@@ -336,7 +339,7 @@ func (o Options) fitHeadings(path []string) (kept []string, room int) {
 }
 
 // reach answers the end of the chunk that begins at a unit.
-func (o Options) reach(units []unit, from, room int) int {
+func (o Options) reach(units []unit, from, room int, whole func([]unit) int) int {
 	used, to, cut := 0, from, 0
 	if r := units[from].repeat; r != "" {
 		used = o.Count(r)
@@ -351,12 +354,12 @@ func (o Options) reach(units []unit, from, room int) int {
 		}
 	}
 	if to < len(units) && !units[to].begins && cut > from && fits(units, cut, room) {
-		return cut
+		to = cut
 	}
 	// What was added up unit by unit may be more as a whole.
 	if to > from+1 {
-		if all := o.Count(joined(units[from:to])); all > room {
-			n, _ := largest(1, units[from].tokens, to-from, all, room, room+1, func(n int) int { return o.Count(joined(units[from : from+n])) })
+		if all := whole(units[from:to]); all > room {
+			n, _ := largest(1, units[from].tokens, to-from, all, room, room+1, func(n int) int { return whole(units[from : from+n]) })
 			to = from + n
 		}
 	}
@@ -386,16 +389,16 @@ func (o Options) repeatable(units []unit, from int) (first, tokens int) {
 
 // overlap answers where the text of a chunk begins that reaches from one unit to
 // another: at sentences of the chunk before it, as far as there is room.
-func (o Options) overlap(units []unit, from, to, room int) int {
+func (o Options) overlap(units []unit, from, to, room int, whole func([]unit) int) int {
 	first, _ := o.repeatable(units, from)
 	if first == from {
 		return from
 	}
-	all := o.Count(joined(units[first:to]))
+	all := whole(units[first:to])
 	if all <= room {
 		return first
 	}
-	repeated, _ := largest(0, sum(units[from:to]), from-first, all, room, room+1, func(n int) int { return o.Count(joined(units[from-n : to])) })
+	repeated, _ := largest(0, sum(units[from:to]), from-first, all, room, room+1, func(n int) int { return whole(units[from-n : to]) })
 	return from - repeated
 }
 

@@ -113,6 +113,25 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
+// To a tokenizer a whole may be more than its parts: here, what joins them is a token.
+func TestWholeIsCounted(t *testing.T) {
+	gaps := func(text string) int { return words(text) + strings.Count(strings.TrimSpace(text), "\n\n") }
+	var blocks []extract.Block
+	for i := range 60 {
+		if i%20 == 0 {
+			blocks = append(blocks, extract.Block{Kind: extract.Heading, Level: 1, Text: "Title"})
+		}
+		blocks = append(blocks, extract.Block{Kind: extract.Paragraph, Text: prose(1 + i%3)})
+	}
+	for most := 16; most < 60; most++ {
+		for _, c := range split(t, blocks, chunk.Options{MaxTokens: most, Overlap: most / 4, Count: gaps}) {
+			if c.Tokens > most {
+				t.Errorf("%d tokens of at most %d: %q", c.Tokens, most, c.Embedded())
+			}
+		}
+	}
+}
+
 func TestPages(t *testing.T) {
 	chunks := split(t, []extract.Block{{Kind: extract.Paragraph, Text: prose(4), Page: 1}, {Kind: extract.Paragraph, Text: prose(4), Page: 2}}, chunk.Options{MaxTokens: 16, Count: words})
 	if len(chunks) != 2 || chunks[0].Page != 1 || chunks[1].Page != 2 {
