@@ -204,3 +204,16 @@ func TestRebinding(t *testing.T) {
 		t.Errorf("%d looks, the server was asked %d times", looks.Load(), asked.Load())
 	}
 }
+
+// What can never be fetched is refused when it is named, not tried for a day.
+func TestParsePorts(t *testing.T) {
+	t.Parallel()
+	for address, good := range map[string]bool{
+		"http://example.com:1/": true, "https://example.com:65535/": true, "http://example.com:/": true,
+		"http://example.com:0/": false, "http://example.com:65536/": false, "http://example.com:99999999999999999999/": false,
+	} {
+		if _, err := egress.Parse(address); (err == nil) != good {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

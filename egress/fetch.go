@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -105,6 +106,11 @@ func Parse(text string) (*url.URL, error) {
 		return nil, &Error{Message: "The web address names no host."}
 	case u.User != nil:
 		return nil, &Error{Message: "A web address with a user name or a password is not fetched."}
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil, &Error{Message: "The web address has a port that there is not; ports are 1 to 65535."}
+		}
 	}
 	return u, nil
 }
