@@ -104,7 +104,7 @@ func (s *Server) deleteBudget(c echo.Context) error {
 	return c.NoContent(http.StatusNoContent)
 }
 
-func (r *triggerReader) budget() (b executor.Budget) {
+func (r *fieldReader) budget() (b executor.Budget) {
 	if b.Scope = r.text("scope"); b.Scope != executor.ScopeAll {
 		name, ok := strings.CutPrefix(b.Scope, executor.ScopeChain(""))
 		if !ok || !slug.MatchString(name) {
@@ -131,7 +131,7 @@ func (r *triggerReader) budget() (b executor.Budget) {
 	return b
 }
 
-func (r *triggerReader) text(name string) (text string) {
+func (r *fieldReader) text(name string) (text string) {
 	if err := json.Unmarshal(r.fields[name], &text); err != nil {
 		return ""
 	}
@@ -139,7 +139,7 @@ func (r *triggerReader) text(name string) (text string) {
 }
 
 // amount reads an amount of US dollars that may be 0, and keeps it exact.
-func (r *triggerReader) amount(pointer string, raw json.RawMessage) *decimal.Decimal {
+func (r *fieldReader) amount(pointer string, raw json.RawMessage) *decimal.Decimal {
 	const most, places, longest = 1_000_000_000, 9, 40
 	about, err := strconv.ParseFloat(string(raw), 64) // first, because an exponent may be anything
 	if err != nil || about < 0 || about > most || len(raw) > longest {

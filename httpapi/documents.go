@@ -218,7 +218,7 @@ func (s *Server) upload(c echo.Context, sent io.ReadCloser) (knowledge.Upload, e
 
 // address reads a document that is to be fetched. Its name is the address, unless it
 // has one.
-func (r *triggerReader) address(u *knowledge.Upload) {
+func (r *fieldReader) address(u *knowledge.Upload) {
 	u.URL = r.line("url", mostURL)
 	if _, err := egress.Parse(u.URL); err != nil && u.URL != "" {
 		r.add("/url", chain.CodeInvalid, err.Error())
@@ -242,7 +242,7 @@ func readForm(body []byte, boundary string) (u knowledge.Upload, err error) {
 	if boundary == "" || !bytes.Contains(body, []byte("--"+boundary+"--")) { // which a form that was cut off lacks
 		return u, broken(errors.New("no boundary"))
 	}
-	var problems triggerReader
+	var problems fieldReader
 	seen := make(map[string]bool)
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
 	for parts := 0; ; {

@@ -20,7 +20,7 @@ import (
 // retry is POST /api/v1/executions/{id}/retry: a new execution that takes over
 // what had succeeded and runs the rest.
 func (s *Server) retry(c echo.Context) error {
-	return s.derive(c, executor.OriginRetry, func(r *triggerReader, _ *executor.Derivation) {
+	return s.derive(c, executor.OriginRetry, func(r *fieldReader, _ *executor.Derivation) {
 		r.surplus("metadata", "limits", "cache")
 	})
 }
@@ -28,7 +28,7 @@ func (s *Server) retry(c echo.Context) error {
 // fork is POST /api/v1/executions/{id}/fork: a new execution that takes over what
 // stands before a prompt and runs the rest, possibly with changes.
 func (s *Server) fork(c echo.Context) error {
-	return s.derive(c, executor.OriginFork, func(r *triggerReader, d *executor.Derivation) {
+	return s.derive(c, executor.OriginFork, func(r *fieldReader, d *executor.Derivation) {
 		d.FromPrompt = r.prompt()
 		d.Inputs = r.object("inputs")
 		d.Version = r.version()
@@ -38,7 +38,7 @@ func (s *Server) fork(c echo.Context) error {
 }
 
 // derive starts an execution that comes from another one.
-func (s *Server) derive(c echo.Context, origin executor.Origin, read func(*triggerReader, *executor.Derivation)) error {
+func (s *Server) derive(c echo.Context, origin executor.Origin, read func(*fieldReader, *executor.Derivation)) error {
 	id, err := executionID(c)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (s *Server) optionalBody(c echo.Context) ([]byte, error) {
 
 // prompt reads which prompt is meant: a number is an id, a string an id, a slug
 // or a name.
-func (r *triggerReader) prompt() string {
+func (r *fieldReader) prompt() string {
 	raw, ok := r.field("fromPrompt")
 	if !ok {
 		return ""
@@ -105,7 +105,7 @@ func (r *triggerReader) prompt() string {
 
 // models reads which models stand in for those of the chain: one for all prompts
 // that run, or an object from slug to model.
-func (r *triggerReader) models() (all string, single map[string]string) {
+func (r *fieldReader) models() (all string, single map[string]string) {
 	raw, ok := r.field("model")
 	if !ok {
 		return "", nil

@@ -180,7 +180,7 @@ func (s *Server) measure(ctx context.Context, space knowledge.Space) (int, error
 }
 
 // readObject reads a body that is an object.
-func (s *Server) readObject(c echo.Context) (*triggerReader, error) {
+func (s *Server) readObject(c echo.Context) (*fieldReader, error) {
 	body, _, err := s.body(c, mediaJSON)
 	if err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func (s *Server) readObject(c echo.Context) (*triggerReader, error) {
 	return requestObject(body)
 }
 
-func requestObject(body []byte) (*triggerReader, error) {
-	r := &triggerReader{}
+func requestObject(body []byte) (*fieldReader, error) {
+	r := &fieldReader{}
 	if err := json.Unmarshal(body, &r.fields); err != nil || r.fields == nil {
 		return nil, invalid("The body must be an object.", problemError{Detail: "must be an object", Code: chain.CodeWrongType})
 	}
@@ -200,7 +200,7 @@ var language = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
 // repository reads a new repository. model embeds those that name none; "" means
 // that they have to.
-func (r *triggerReader) repository(model string) (out knowledge.Repository) {
+func (r *fieldReader) repository(model string) (out knowledge.Repository) {
 	out.Name, out.Description = r.line("name", mostName), r.free("description", mostDescription)
 	if out.Language = r.free("language", 63); out.Language == "" {
 		out.Language = "english"
@@ -221,7 +221,7 @@ func (r *triggerReader) repository(model string) (out knowledge.Repository) {
 }
 
 // free reads a text of bounded length that may be missing.
-func (r *triggerReader) free(name string, most int) (text string) {
+func (r *fieldReader) free(name string, most int) (text string) {
 	raw, ok := r.field(name)
 	if !ok {
 		return ""
@@ -235,7 +235,7 @@ func (r *triggerReader) free(name string, most int) (text string) {
 }
 
 // line reads the text of a name, which is needed and stands on one line.
-func (r *triggerReader) line(name string, most int) string {
+func (r *fieldReader) line(name string, most int) string {
 	before := len(r.problems)
 	text := r.free(name, most)
 	if detail := notALine(text); detail != "" && len(r.problems) == before {
@@ -267,7 +267,7 @@ func endsLine(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicod
 func turnsText(r rune) bool { return r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' }
 
 // number reads a whole number that may be missing.
-func (r *triggerReader) number(name string, least, most, missing int) int {
+func (r *fieldReader) number(name string, least, most, missing int) int {
 	raw, ok := r.field(name)
 	if !ok {
 		return missing

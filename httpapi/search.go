@@ -176,7 +176,7 @@ const (
 	mostContextTokens = 1_000_000
 )
 
-func (r *triggerReader) search() (q searchRequest) {
+func (r *fieldReader) search() (q searchRequest) {
 	raw := r.fields["repositories"]
 	if err := json.Unmarshal(raw, &q.Repositories); err != nil || len(q.Repositories) == 0 || len(q.Repositories) > mostRepositories {
 		r.add("/repositories", chain.CodeInvalid, fmt.Sprintf("must be a list of 1 to %d ids of repositories", mostRepositories))

@@ -221,24 +221,24 @@ func (s *Server) runnable(ctx context.Context, c *chain.Chain) error {
 	return err
 }
 
-// triggerReader reads the fields of a trigger and gathers what is wrong.
-type triggerReader struct {
+// fieldReader reads the fields of a request that is an object, and gathers what is wrong.
+type fieldReader struct {
 	fields   map[string]json.RawMessage
 	problems chain.Problems
 }
 
 // field answers a field; false when it is missing or null.
-func (r *triggerReader) field(name string) (json.RawMessage, bool) {
+func (r *fieldReader) field(name string) (json.RawMessage, bool) {
 	raw, ok := r.fields[name]
 	return raw, ok && string(raw) != "null"
 }
 
-func (r *triggerReader) add(pointer, code, detail string) {
+func (r *fieldReader) add(pointer, code, detail string) {
 	r.problems = append(r.problems, chain.Problem{Pointer: pointer, Code: code, Detail: detail})
 }
 
 // chain reads which chain is meant: a number is an id, a string an id or a name.
-func (r *triggerReader) chain() (id int64, name string) {
+func (r *fieldReader) chain() (id int64, name string) {
 	raw, ok := r.fields["chain"]
 	if !ok {
 		r.add("/chain", chain.CodeRequired, "is missing: the id or the name of a chain")
@@ -264,7 +264,7 @@ func (r *triggerReader) chain() (id int64, name string) {
 const maxMetadata = 16 << 10
 
 // metadata reads an object of bounded size; nil when it is missing.
-func (r *triggerReader) metadata() json.RawMessage {
+func (r *fieldReader) metadata() json.RawMessage {
 	raw, ok := r.field("metadata")
 	if !ok {
 		return nil
@@ -276,7 +276,7 @@ func (r *triggerReader) metadata() json.RawMessage {
 	return raw
 }
 
-func (r *triggerReader) version() int {
+func (r *fieldReader) version() int {
 	raw, ok := r.field("version")
 	if !ok {
 		return 0
@@ -288,7 +288,7 @@ func (r *triggerReader) version() int {
 	return int(n)
 }
 
-func (r *triggerReader) priority() int {
+func (r *fieldReader) priority() int {
 	raw, ok := r.field("priority")
 	if !ok {
 		return 0
@@ -305,7 +305,7 @@ func (r *triggerReader) priority() int {
 var cacheModes = map[string]executor.CacheMode{"on": executor.CacheOn, "refresh": executor.CacheRefresh, "off": executor.CacheOff}
 
 // cache reads how the response cache is used; nil when the request leaves it open.
-func (r *triggerReader) cache() *executor.CacheMode {
+func (r *fieldReader) cache() *executor.CacheMode {
 	raw, ok := r.field("cache")
 	if !ok {
 		return nil
@@ -321,7 +321,7 @@ func (r *triggerReader) cache() *executor.CacheMode {
 }
 
 // object reads a field that is an object or missing.
-func (r *triggerReader) object(name string) map[string]json.RawMessage {
+func (r *fieldReader) object(name string) map[string]json.RawMessage {
 	raw, ok := r.field(name)
 	if !ok {
 		return nil
@@ -329,7 +329,7 @@ func (r *triggerReader) object(name string) map[string]json.RawMessage {
 	return r.members("/"+name, raw)
 }
 
-func (r *triggerReader) members(pointer string, raw json.RawMessage) map[string]json.RawMessage {
+func (r *fieldReader) members(pointer string, raw json.RawMessage) map[string]json.RawMessage {
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &m); err != nil {
 		r.add(pointer, chain.CodeWrongType, "must be an object")
@@ -338,7 +338,7 @@ func (r *triggerReader) members(pointer string, raw json.RawMessage) map[string]
 }
 
 // surplus reports fields that the request does not have.
-func (r *triggerReader) surplus(names ...string) {
+func (r *fieldReader) surplus(names ...string) {
 	for _, name := range slices.Sorted(maps.Keys(r.fields)) {
 		if !slices.Contains(names, name) {
 			r.add("/"+pointerEscaper.Replace(name), chain.CodeUnknownField, "there is no such field; there are "+strings.Join(names, ", "))
@@ -347,7 +347,7 @@ func (r *triggerReader) surplus(names ...string) {
 }
 
 // limits reads the limits that narrow those of the chain.
-func (r *triggerReader) limits() (l chain.Limits) {
+func (r *fieldReader) limits() (l chain.Limits) {
 	m := r.object("limits")
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		pointer := "/limits/" + pointerEscaper.Replace(name)
@@ -365,7 +365,7 @@ func (r *triggerReader) limits() (l chain.Limits) {
 	return l
 }
 
-func (r *triggerReader) duration(pointer string, raw json.RawMessage) time.Duration {
+func (r *fieldReader) duration(pointer string, raw json.RawMessage) time.Duration {
 	var text string
 	err := json.Unmarshal(raw, &text)
 	d, perr := time.ParseDuration(text)
@@ -377,7 +377,7 @@ func (r *triggerReader) duration(pointer string, raw json.RawMessage) time.Durat
 }
 
 // tokens reads a number of tokens.
-func (r *triggerReader) tokens(pointer string, raw json.RawMessage) int {
+func (r *fieldReader) tokens(pointer string, raw json.RawMessage) int {
 	n, err := strconv.ParseInt(string(raw), 10, 32)
 	if err != nil || n < 1 {
 		r.add(pointer, chain.CodeOutOfRange, fmt.Sprintf("must be a whole number from 1 to %d", math.MaxInt32))
@@ -386,7 +386,7 @@ func (r *triggerReader) tokens(pointer string, raw json.RawMessage) int {
 }
 
 // money reads an amount of US dollars and keeps it exact.
-func (r *triggerReader) money(pointer string, raw json.RawMessage) string {
+func (r *fieldReader) money(pointer string, raw json.RawMessage) string {
 	const most, places = 1_000_000, 9
 	amount, ok := new(big.Rat).SetString(string(raw))
 	if !ok || raw[0] == '"' || amount.Sign() <= 0 || amount.Cmp(big.NewRat(most, 1)) > 0 {

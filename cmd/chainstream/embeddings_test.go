@@ -231,7 +231,7 @@ func TestSearchExplained(t *testing.T) {
 	step("add", "sea", note(t, "tides.md", "# Tides\n\nTides follow the moon.\n"), note(t, "gulls.md", "# Gulls\n\nGulls follow the boats.\n"), note(t, "rocks.md", "# Rocks\n\nRocks stay.\n"))
 	got := step("search", "sea", "who follow the moon", "--explain", "--limit", "1", "--max-tokens", "100")
 	for _, want := range []string{
-		"embedded by openai/text-embedding-3-small, 16 dimensions, in 1 parts (now)", "vectors of repository 1: exact", "words: moon", "milliseconds: embed",
+		"embedded by openai/text-embedding-3-small, 16 dimensions, in 1 part (now)", "vectors of repository 1: exact", "words: moon", "milliseconds: embed",
 		"1 passages, ", "tokens (exact)", "LEFT OUT BY", "limit", "tides.md", "moon ", "0.750 (1.)",
 	} {
 		if !strings.Contains(got, want) {

@@ -87,7 +87,7 @@ func (a *app) explainSearch(raw json.RawMessage) error {
 		case q.Cached:
 			how = "known from an earlier search"
 		}
-		fmt.Fprintf(&b, "embedded by %s, %d dimensions, in %d parts (%s)\n", q.Model, q.Dimensions, len(q.Parts), how)
+		fmt.Fprintf(&b, "embedded by %s, %d dimensions, in %s (%s)\n", q.Model, q.Dimensions, count(len(q.Parts), "part"), how)
 	}
 	for _, s := range e.Vector.Scans {
 		fmt.Fprintf(&b, "vectors of repository %d: %s\n", s.RepositoryID, s.Answered)
