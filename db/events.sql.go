@@ -330,7 +330,6 @@ SELECT e.id AS execution_id, e.last_seq, coalesce(v.seq, 0)::bigint AS seq,
          WHERE ev.execution_id = c.id AND ev.seq > c.after_seq
          ORDER BY ev.seq
          LIMIT $3) v ON true
- ORDER BY e.id, v.seq
 `
 
 type EventNewsParams struct {
@@ -348,8 +347,10 @@ type EventNewsRow struct {
 }
 
 // EventNews reads what stands behind cursors on several logs: of each log that
-// reaches further than its cursor the next events, in order, at most max_rows of
-// each. A log whose next events have been removed has one row with the seq 0.
+// reaches further than its cursor the next events, at most max_rows of each. A log
+// whose next events have been removed has one row with the seq 0. The caller puts
+// the rows in order: where sorting is discouraged, as on the connections of the log,
+// PostgreSQL would otherwise go along the index of all executions for it.
 func (q *Queries) EventNews(ctx context.Context, arg EventNewsParams) ([]EventNewsRow, error) {
 	rows, err := q.db.Query(ctx, eventNews, arg.ExecutionIds, arg.AfterSeqs, arg.MaxRows)
 	if err != nil {

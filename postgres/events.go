@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -202,6 +204,9 @@ func (s *Store) News(ctx context.Context, cursors []events.Cursor, limit int) (m
 			n.Records = append(n.Records, events.Record{Seq: r.Seq, Type: events.Type(r.EventType), Data: []byte(r.EventData)})
 		}
 		news[r.ExecutionID] = n
+	}
+	for _, n := range news {
+		slices.SortFunc(n.Records, func(a, b events.Record) int { return cmp.Compare(a.Seq, b.Seq) })
 	}
 	return news, nil
 }

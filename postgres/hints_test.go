@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chainstream/chainstream/db"
 	"github.com/chainstream/chainstream/events"
 	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/postgres"
@@ -177,5 +178,23 @@ func TestNews(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, news); diff != "" {
 		t.Errorf("news (-want +got):\n%s", diff)
+	}
+}
+
+// What a hint costs follows the logs that it names, not the executions there are.
+func TestNewsReadsByKey(t *testing.T) {
+	t.Parallel()
+	s, url := open(t)
+	conn := dial(t, url)
+	v := limited(t, s, "many", 0)
+	change(t, conn, `INSERT INTO executions (chain_id, chain_version, chain_name, inputs, total_prompts)
+		SELECT $1, 1, 'many', '{}', 1 FROM generate_series(1, 20000)`, v.ChainID)
+	change(t, conn, `ANALYZE executions`)
+	change(t, conn, postgres.LogSettings)
+	read, seq := buffers(t, conn, func(q *db.Queries) {
+		_, _ = q.EventNews(t.Context(), db.EventNewsParams{ExecutionIds: []int64{7, 1000, 19000}, AfterSeqs: []int64{0, 0, 0}, MaxRows: 100})
+	})
+	if most := 100; read > most || seq {
+		t.Errorf("news of three logs read %d pages, at most %d expected; reads the whole table: %t", read, most, seq)
 	}
 }

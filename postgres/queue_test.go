@@ -333,7 +333,9 @@ func TestClaimReadsLittle(t *testing.T) {
 				}
 				change(t, conn, postgres.LogSettings)
 				for _, portion := range []int{1, 100} {
-					read, seq := buffers(t, conn, portion)
+					read, seq := buffers(t, conn, func(q *db.Queries) {
+						_, _ = q.ExecutionClaim(t.Context(), db.ExecutionClaimParams{Owner: "o", Lease: time.Minute, MaxRows: int32(portion), Held: []int64{}})
+					})
 					t.Logf("a claim of %d reads %d pages", portion, read)
 					// Some pages for each lane, and for each execution that is claimed.
 					if most := 12*chains + 60*portion + 200; read > most || seq {
@@ -439,9 +441,9 @@ func TestWaitKeepsItsSlot(t *testing.T) {
 	}
 }
 
-// buffers runs the claim and answers how many pages it read, and whether it
-// read all of executions.
-func buffers(t *testing.T, conn *pgx.Conn, portion int) (read int, seq bool) {
+// buffers runs the statement of a call and answers how many pages it read, and
+// whether it read all of executions.
+func buffers(t *testing.T, conn *pgx.Conn, call func(q *db.Queries)) (read int, seq bool) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
 	if err != nil {
@@ -449,7 +451,7 @@ func buffers(t *testing.T, conn *pgx.Conn, portion int) (read int, seq bool) {
 	}
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	statement := &recorder{}
-	_, _ = db.New(statement).ExecutionClaim(t.Context(), db.ExecutionClaimParams{Owner: "o", Lease: time.Minute, MaxRows: int32(portion), Held: []int64{}})
+	call(db.New(statement))
 	var raw []byte
 	if err := tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+statement.sql, statement.args...).Scan(&raw); err != nil {
 		t.Fatal(err)

@@ -204,8 +204,10 @@ SELECT e.id, e.last_seq, (e.finished_at IS NOT NULL)::boolean AS finished, e.fol
 
 -- name: EventNews :many
 -- EventNews reads what stands behind cursors on several logs: of each log that
--- reaches further than its cursor the next events, in order, at most max_rows of
--- each. A log whose next events have been removed has one row with the seq 0.
+-- reaches further than its cursor the next events, at most max_rows of each. A log
+-- whose next events have been removed has one row with the seq 0. The caller puts
+-- the rows in order: where sorting is discouraged, as on the connections of the log,
+-- PostgreSQL would otherwise go along the index of all executions for it.
 SELECT e.id AS execution_id, e.last_seq, coalesce(v.seq, 0)::bigint AS seq,
        coalesce(v.event_type::text, '')::text AS event_type, coalesce(v.event_data::text, '')::text AS event_data
   FROM (SELECT unnest(@execution_ids::bigint[]) AS id,
@@ -215,8 +217,7 @@ SELECT e.id AS execution_id, e.last_seq, coalesce(v.seq, 0)::bigint AS seq,
         SELECT ev.seq, ev.event_type, ev.event_data FROM events ev
          WHERE ev.execution_id = c.id AND ev.seq > c.after_seq
          ORDER BY ev.seq
-         LIMIT @max_rows) v ON true
- ORDER BY e.id, v.seq;
+         LIMIT @max_rows) v ON true;
 
 -- name: EventTails :many
 -- EventTails answers the newest event of every stream of an execution, for a
