@@ -91,7 +91,7 @@ LANGUAGE sql STABLE ROWS 8 AS $$
                sum(a.chunks) FILTER (WHERE a.chunks > 0) OVER w AS reached,
                count(*) FILTER (WHERE a.chunks > 0) OVER w AS place,
                min(a.chunks) FILTER (WHERE a.chunks > 0) OVER () > 5000 AS together,
-               t.chunks * exp(greatest(sum(ln(least(a.chunks / t.chunks, 1))) FILTER (WHERE a.chunks > 0) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -700)) AS expected -- of those before
+               t.chunks * exp(sum(ln(least(a.chunks / t.chunks, 1))) FILTER (WHERE a.chunks > 0) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS expected -- of those before
           FROM asked a, total t
         WINDOW w AS (ORDER BY a.chunks, a.word)
     )
@@ -131,7 +131,7 @@ BEGIN
     SELECT string_agg(format('%s * ts_rank(''{1, 1, 1, 1}'', c.words, %L)', t.weight, quote_literal(t.word)), ' + ') FILTER (WHERE t.sought),
            string_agg(quote_literal(t.word), ' | ') FILTER (WHERE t.sought)::tsquery,
            string_agg(quote_literal(t.word), CASE WHEN t.together THEN ' & ' ELSE ' | ' END) FILTER (WHERE t.sought)::tsquery,
-           CASE WHEN bool_or(t.together) THEN exp(greatest(sum(ln(t.share)) FILTER (WHERE t.sought), -700)) ELSE sum(t.share) FILTER (WHERE t.sought) END > 0.3,
+           CASE WHEN bool_or(t.together) THEN exp(sum(ln(t.share)) FILTER (WHERE t.sought)) ELSE sum(t.share) FILTER (WHERE t.sought) END > 0.1,
            sum(t.weight)
       INTO rank, alone, wanted, everywhere, total
       FROM knowledge_terms(repository, query) t;
