@@ -2,7 +2,6 @@ package knowledge
 
 import (
 	"strings"
-	"unicode"
 
 	"github.com/chainstream/chainstream/knowledge/chunk"
 )
@@ -13,7 +12,7 @@ const (
 	wordsOfPart = 48 // at most
 	wordsOfLine = 8  // fewer are put to the sentence that follows
 	mostParts   = 24
-	charsOfWord = 60 // what is longer is no word, and counts as several; see weight
+	charsOfWord = 60 // what is longer is no word, and counts as several
 )
 
 // parts cuts a long query between its sentences. A prompt is mostly about how to
@@ -70,14 +69,12 @@ func pieces(sentence string) []string {
 	var piece []string
 	count := 0
 	for word := range strings.FieldsSeq(sentence) {
-		for _, word := range cutWord(word) {
-			n := weight(word)
-			if count > 0 && count+n > wordsOfPart {
-				out = append(out, strings.Join(piece, " "))
-				piece, count = nil, 0
-			}
-			piece, count = append(piece, word), count+n
+		n := 1 + len(word)/charsOfWord
+		if count > 0 && count+n > wordsOfPart {
+			out = append(out, strings.Join(piece, " "))
+			piece, count = nil, 0
 		}
+		piece, count = append(piece, word), count+n
 	}
 	if count > 0 {
 		out = append(out, strings.Join(piece, " "))
@@ -87,46 +84,7 @@ func pieces(sentence string) []string {
 
 func countWords(text string) (n int) {
 	for word := range strings.FieldsSeq(text) {
-		n += weight(word)
+		n += 1 + len(word)/charsOfWord
 	}
 	return n
-}
-
-// weight answers as how many words one between two spaces counts. An identifier, or a list
-// without spaces, is several to a search by words: all that stand between its joints, and
-// itself. What a search multiplies of so many rare ones would be too little for a number.
-func weight(word string) int {
-	n := 0
-	for range strings.FieldsFuncSeq(word, isJoint) {
-		n++
-	}
-	if n > 1 {
-		n++
-	}
-	return max(n, 1+len(word)/charsOfWord)
-}
-
-func isJoint(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsNumber(r) && !unicode.IsMark(r) && r != '\'' && r != '’'
-}
-
-// cutWord cuts a word at its joints where it counts as more than a part may have.
-func cutWord(word string) []string {
-	if weight(word) <= wordsOfPart {
-		return []string{word}
-	}
-	var out []string
-	n, start, within := 0, 0, false
-	for at, r := range word {
-		begins := !isJoint(r) && !within
-		within = !isJoint(r)
-		if !begins {
-			continue
-		}
-		if n++; n == wordsOfPart {
-			out = append(out, word[start:at])
-			n, start = 1, at
-		}
-	}
-	return append(out, word[start:])
 }

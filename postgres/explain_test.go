@@ -3,7 +3,6 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -103,14 +102,8 @@ func TestExplainIndex(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(t)
 	r := l.repository("a", "test/a", 8)
-	pgtest.Query(t, l.url, fmt.Sprintf(`WITH d AS (
-			INSERT INTO documents (repository_id, name, version, status, bytes, content_hash) VALUES (%[1]d, 'd', 1, 'ready', 1, '') RETURNING id
-		), c AS (
-			INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, tokens, content_hash, language)
-			SELECT %[1]d, d.id, 1, o, '', 'word' || o, 2, '', 'english' FROM d, generate_series(1, 4000) o RETURNING id
-		)
-		INSERT INTO chunk_vectors SELECT c.id, %[2]d, (SELECT array_agg(random() - 0.5) FROM generate_series(1, 8 + 0 * c.id::integer))::real[]::vector::halfvec FROM c`,
-		r.ID, r.Space.ID))
+	l.fill(r.ID, 4000, "'word' || i")
+	l.fillVectors(r)
 	q := knowledge.Query{Repositories: []int64{r.ID}, Search: "vector", Text: "a question", Limit: 5}
 	if x := l.explain(q); len(x.Result.Passages) != 5 || x.Indexes[0].Exists || x.Indexes[0].Used {
 		t.Errorf("without an index: %+v", x.Indexes)

