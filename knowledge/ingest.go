@@ -165,7 +165,12 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 	}
 	// An earlier turn, or try, may have come as far as the chunks.
 	if upload.Chunks == 0 {
-		if upload.Chunks, err = g.read(ctx, document, version, upload, repository, embedding); err != nil || upload.Chunks < 0 {
+		if upload.URL != "" {
+			if unchanged, err := g.fetch(ctx, document, version, &upload); err != nil || unchanged {
+				return err
+			}
+		}
+		if upload.Chunks, err = g.read(ctx, document, version, upload, repository, embedding); err != nil {
 			return err
 		}
 	}
@@ -175,16 +180,8 @@ func (g *Ingester) process(ctx context.Context, document int64, version int) err
 	return g.Store.Publish(ctx, document, version)
 }
 
-// unchangedUpload stands for the number of chunks where an address has what is known.
-const unchangedUpload = -1
-
 // read makes the chunks of an upload and answers how many there are.
 func (g *Ingester) read(ctx context.Context, document int64, version int, upload Upload, repository Repository, embedding Embedding) (int, error) {
-	if upload.URL != "" {
-		if unchanged, err := g.fetch(ctx, document, version, &upload); err != nil || unchanged {
-			return unchangedUpload, err
-		}
-	}
 	blocks, err := g.Extractor.Extract(ctx, upload.Name, upload.MediaType, upload.Data)
 	if err != nil {
 		return 0, extractError(ctx, err)

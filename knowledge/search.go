@@ -413,31 +413,13 @@ func joined(before, after string) string {
 // overlap answers how many bytes of the end of a text another one begins with, in whole
 // words.
 func overlap(before, after string) int {
-	// Knuth, Morris and Pratt: reach is the longest beginning of after that before ends
-	// with, so far; shorter[n] is the next shorter one of n bytes.
-	shorter := make([]int, len(after)+1)
-	extend := func(reach int, c byte) int {
-		for reach > 0 && (reach == len(after) || after[reach] != c) {
-			reach = shorter[reach]
-		}
-		if reach < len(after) && after[reach] == c {
-			reach++
-		}
-		return reach
-	}
-	for i, reach := 1, 0; i < len(after); i++ {
-		reach = extend(reach, after[i])
-		shorter[i+1] = reach
-	}
-	reach := 0
-	for i := range len(before) {
-		reach = extend(reach, before[i])
-	}
-	space := func(text string, at int) bool {
+	edge := func(text string, at int) bool {
 		return at < 0 || at >= len(text) || text[at] == ' ' || text[at] == '\n'
 	}
-	for reach > 0 && !(space(before, len(before)-reach-1) && space(after, reach)) {
-		reach = shorter[reach]
+	for n := min(len(before), len(after)); n > 0; n-- {
+		if edge(after, n) && edge(before, len(before)-n-1) && strings.HasSuffix(before, after[:n]) {
+			return n
+		}
 	}
-	return reach
+	return 0
 }
